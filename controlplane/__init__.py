@@ -1,0 +1,3 @@
+"""The Fleetplane daemon."""
+
+__version__ = "0.1.0"
