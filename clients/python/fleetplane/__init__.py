@@ -1,0 +1,1 @@
+"""Python SDK of Fleetplane, the control plane for fleets of AI agents."""
