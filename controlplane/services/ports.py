@@ -161,7 +161,7 @@ class Committed:
     answer: str = ""
 
 
-class ConditionFailed(Exception):  # noqa: N818 - a refusal of the ledger, not an error of the caller
+class ConditionFailed(Exception):
     """A condition did not hold; nothing was written.
 
     `step` is the index of the first failing step; `current_revision` and `current_generation`
@@ -189,36 +189,30 @@ class Ledger(Protocol):
             ConditionFailed: a condition did not hold; nothing was written.
             RequestIdReused: the request_id is known with another digest.
         """
-        ...
 
     async def commit_many(self, transactions: Sequence[Transaction]) -> list[Committed | Exception]:
         """Apply several independent transactions in one round trip, each for itself, in order.
 
         Items are what `commit` would return, or the exception it would raise (not raised here).
         """
-        ...
 
     async def read(
         self, namespace: str, collection: Collection, keys: Sequence[str]
     ) -> list[Record | None]:
         """Return the newest records, in order; None where there is none. MUST read the primary."""
-        ...
 
     async def read_history(
         self, namespace: str, history: str, *, before: int | None = None, limit: int = 100
     ) -> list[Record]:
         """Return entries of a history, newest first, with a revision below `before`."""
-        ...
 
     async def read_audit(
         self, namespace: str, *, after: int = 0, limit: int = 100
     ) -> list[tuple[int, int, AuditEntry]]:
         """Return (revision, at_ms, entry) of the audit log, oldest first, above revision `after`."""
-        ...
 
     async def find_request(self, namespace: str, request: RequestKey) -> Committed | None:
         """Return the remembered result of a request, as a replay; None if it is unknown."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,16 +254,14 @@ class ChangeFeed(Protocol):
 
     async def namespaces(self) -> frozenset[str]:
         """Return every namespace that was ever written."""
-        ...
 
     def load(self, namespace: str) -> AsyncIterator[tuple[Position, list[Touched]]]:
         """Yield all records in batches, each with the position to catch up from afterwards.
 
-        Every batch carries the same position, taken before the first record was read: records MAY be
-        newer than it, MUST NOT be older, and `catch_up` from there MUST make the copy exact. An
-        empty namespace yields one empty batch.
+        Every batch carries the same position, taken before the first record was read: records
+        MAY be newer than it, MUST NOT be older, and `catch_up` from there MUST make the copy
+        exact. An empty namespace yields one empty batch.
         """
-        ...
 
     async def catch_up(self, namespace: str, position: Position) -> CatchUp:
         """Return what changed after `position`, read in one atomic step with the records.
@@ -277,7 +269,6 @@ class ChangeFeed(Protocol):
         MUST demand a resync if entries after `position` were trimmed, if the revision went back, if
         the entry at `position` is not the one that was there, or if the epoch changed.
         """
-        ...
 
     async def wait(self, timeout_seconds: float) -> frozenset[str]:
         """Wait for news; return the namespaces that may have some.
@@ -286,7 +277,6 @@ class ChangeFeed(Protocol):
         period (2 s; in poll mode 0.25 s). After a reconnect of the notification channel every
         namespace MUST be returned. On timeout returns what is due for a check, possibly nothing.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,17 +298,16 @@ class BeatRecord:
 
 
 class BeatLog(Protocol):
-    """Beats: batched, not audited, without notification. Every method MAY raise StoreUnavailable."""
+    """Beats: batched, not audited, silent. Every method MAY raise StoreUnavailable."""
 
     async def flush(
         self, namespace: str, deadlines: Mapping[int, Sequence[str]], beats: Sequence[BeatRecord]
     ) -> int:
-        """Prolong deadlines (`after_ms -> instance ids`) and publish beats; return the store's time.
+        """Prolong deadlines (`after_ms -> instance ids`), publish beats, return the store's time.
 
         MUST NOT give a deadline to an instance that has none (deregistered, lost), and MUST NOT
         shorten one. One round trip.
         """
-        ...
 
     async def read_beats(
         self, cursors: Mapping[str, str]
@@ -327,7 +316,6 @@ class BeatLog(Protocol):
 
         The cursor "" means "from now on".
         """
-        ...
 
     async def due(
         self, namespace: str, *, limit: int, freeze_gap_ms: int, grace_ms: int
@@ -337,11 +325,9 @@ class BeatLog(Protocol):
         Records that somebody looked. If nobody looked for longer than `freeze_gap_ms` (the store or
         every replica was away), nothing is due for `grace_ms`. At most `limit`, oldest first.
         """
-        ...
 
     async def deadlines(self, namespace: str) -> Mapping[str, int]:
         """Return the deadline of every instance that has one."""
-        ...
 
 
 class Clock(Protocol):
@@ -349,15 +335,12 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
-        ...
 
     def store_ms(self) -> int:
         """Return the best estimate of the store's clock, in milliseconds since 1970."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        ...
 
 
 class IdSource(Protocol):
@@ -365,4 +348,3 @@ class IdSource(Protocol):
 
     def new_id(self, prefix: str) -> str:
         """Return a unique, sortable id such as `agt-0192...`."""
-        ...
