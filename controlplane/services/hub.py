@@ -1,0 +1,101 @@
+"""Wake-ups from the follower to watchers: hints, coalesced, never data.
+
+A watcher subscribes BEFORE its first read, reads the current state, and waits. What it is told is
+only which topics changed since it last looked; it then reads their newest state. A slow watcher
+therefore never has a backlog: a topic that changed ten times is pending once.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class Subscription:
+    """One watcher's ear; made by `Hub.subscribe`."""
+
+    __slots__ = ("_pending", "_wake", "topics")
+
+    def __init__(self, topics: set[str]) -> None:
+        self.topics = topics
+        self._pending: set[str] = set()
+        self._wake = asyncio.Event()
+
+    async def wait(self) -> set[str]:
+        """Wait for news; return the topics that changed since the last call."""
+        await self._wake.wait()
+        return self.take()
+
+    def take(self) -> set[str]:
+        """Return the topics that changed since the last call, without waiting."""
+        self._wake.clear()
+        pending, self._pending = self._pending, set()
+        return pending
+
+    def tell(self, topic: str) -> None:
+        """Note that a topic changed."""
+        self._pending.add(topic)
+        self._wake.set()
+
+
+class Hub:
+    """Topics and who listens to them. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[Subscription]] = {}
+
+    @contextmanager
+    def subscribe(self, topics: Iterable[str]) -> Iterator[Subscription]:
+        """Listen to topics for the duration of the context."""
+        subscription = Subscription(set())
+        self.extend(subscription, topics)
+        try:
+            yield subscription
+        finally:
+            self.withdraw(subscription, tuple(subscription.topics))
+
+    def extend(self, subscription: Subscription, topics: Iterable[str]) -> None:
+        """Listen to more topics."""
+        for topic in topics:
+            subscription.topics.add(topic)
+            self._listeners.setdefault(topic, set()).add(subscription)
+
+    def withdraw(self, subscription: Subscription, topics: Iterable[str]) -> None:
+        """Stop listening to some topics."""
+        for topic in topics:
+            subscription.topics.discard(topic)
+            listeners = self._listeners.get(topic)
+            if listeners is not None:
+                listeners.discard(subscription)
+                if not listeners:
+                    del self._listeners[topic]
+
+    def notify(self, topics: Iterable[str]) -> None:
+        """Wake everybody who listens to one of the topics."""
+        for topic in topics:
+            for subscription in self._listeners.get(topic, ()):
+                subscription.tell(topic)
+
+    @property
+    def listener_count(self) -> int:
+        """Number of distinct subscriptions; for metrics and leak tests."""
+        return len({s for listeners in self._listeners.values() for s in listeners})
+
+
+def agents_topic(namespace: str) -> str:
+    """Return the topic of any change of any agent or instance in a namespace."""
+    return f"{namespace}/agents"
+
+
+def agent_topic(namespace: str, agent_id: str) -> str:
+    """Return the topic of one agent's record."""
+    return f"{namespace}/agent/{agent_id}"
+
+
+def layer_topic(namespace: str, layer_key: str) -> str:
+    """Return the topic of one configuration layer."""
+    return f"{namespace}/config/{layer_key}"
+
+
+def namespace_topic(namespace: str) -> str:
+    """Return the topic of any commit in a namespace: its position moved."""
+    return f"{namespace}/position"

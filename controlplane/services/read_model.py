@@ -1,0 +1,325 @@
+"""The read model: every replica's copy of the ledger in memory, served without a store round trip.
+
+One writer (the follower) patches it between two awaits; readers run in the same event loop and
+therefore always see whole commits. Beats change it too, in `LiveInstance`, without a revision.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from controlplane.domain.agents import Agent, Instance, InstanceState
+from controlplane.domain.configs import ConfigLayer
+from controlplane.domain.errors import NotReady
+from controlplane.domain.policies import Effect, Policy, PolicySet
+from controlplane.services.agent_index import AgentIndex
+from controlplane.services.hub import (
+    Hub,
+    agent_topic,
+    agents_topic,
+    layer_topic,
+    namespace_topic,
+)
+from controlplane.services.ports import Collection, Position, Touched
+
+MAX_WAIT_FOR_REVISION_SECONDS = 5.0
+"""Bound of a read-your-writes wait when the call's own deadline is longer: followers lag by
+milliseconds, so a longer wait means that the revision was never written."""
+
+
+class LiveInstance:
+    """One instance with what its beats said. Mutable: beats are too many to copy a record each."""
+
+    __slots__ = (
+        "completed",
+        "config_attempted",
+        "config_error",
+        "config_running",
+        "config_status",
+        "deadline_group_ms",
+        "error_rate",
+        "failed",
+        "in_flight",
+        "instance",
+        "last_beat_ms",
+        "latency_ms",
+        "outcome_mark",
+        "progress_since",
+        "progress_token",
+        "seq",
+        "stalled",
+    )
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.in_flight = 0
+        self.completed = 0
+        self.failed = 0
+        self.latency_ms = 0.0
+        self.error_rate = 0.0
+        self.outcome_mark = (0, 0, 0.0)
+        """(completed, failed, monotonic time) where the current error window began."""
+        self.seq = 0
+        self.last_beat_ms = 0
+        self.progress_token = ""
+        self.progress_since = 0.0
+        self.stalled = False
+        self.deadline_group_ms = 0
+        """Silence that this instance is granted; beats with the same grant share a store call."""
+        self.config_attempted = 0
+        self.config_running = 0
+        self.config_status = 0
+        self.config_error = ""
+
+    def begin_generation(self, instance: Instance) -> None:
+        """Take over a new process under the same instance_id: nothing it said before holds."""
+        self.__init__(instance)  # type: ignore[misc]  # a full reset is the meaning
+
+
+class AgentEntry:
+    """One agent with its instances."""
+
+    __slots__ = ("agent", "instances")
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.instances: dict[str, LiveInstance] = {}
+
+    @property
+    def last_beat_ms(self) -> int:
+        """Time of the newest beat of any instance on the store's clock; 0 if there was none."""
+        return max((live.last_beat_ms for live in self.instances.values()), default=0)
+
+    def fresh_instances(self) -> list[LiveInstance]:
+        """Return the instances that beat in time."""
+        return [
+            live for live in self.instances.values() if live.instance.state is InstanceState.FRESH
+        ]
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a patch changed; watchers are woken by it."""
+
+    agent_ids: set[str] = field(default_factory=set)
+    layer_keys: set[str] = field(default_factory=set)
+    policies: bool = False
+
+
+class NamespaceView:
+    """Everything known about one namespace."""
+
+    def __init__(self, name: str, default_effect: Effect = Effect.ALLOW) -> None:
+        self.name = name
+        self.position = Position()
+        self.agents: dict[str, AgentEntry] = {}
+        self.instances: dict[str, LiveInstance] = {}
+        self.agent_id_of: dict[str, str] = {}
+        """name@version -> agent_id"""
+        self.ids_of_name: dict[str, set[str]] = {}
+        """agent name -> agent_ids of its versions"""
+        self.index = AgentIndex()
+        self.layers: dict[str, ConfigLayer] = {}
+        self.policies: dict[str, Policy] = {}
+        self.policy_set = PolicySet.compile((), revision=0, default_effect=default_effect)
+        self.agents_revision = 0
+        """Revision of the last change of an agent or instance: version of cached answers."""
+        self.load_version = 0
+        """Grows when the load of any instance changed; at most once per flush tick."""
+        self._orphans: dict[str, dict[str, LiveInstance]] = {}
+        """agent_id -> instances that were loaded before their agent"""
+
+    def apply(self, touched: Iterable[Touched], position: Position) -> Changes:
+        """Bring records to their newest state and move on to `position`."""
+        changes = Changes()
+        policy_puts: list[Policy] = []
+        policy_deletes: list[str] = []
+        for item in touched:
+            value = item.record.value if item.record is not None else None
+            match item.collection:
+                case Collection.AGENTS:
+                    self._apply_agent(item.key, value, changes)
+                case Collection.INSTANCES:
+                    self._apply_instance(item.key, value, changes)
+                case Collection.CONFIG_LAYERS:
+                    self._apply_layer(item.key, value, changes)
+                case Collection.POLICIES:
+                    changes.policies = True
+                    if value is None:
+                        policy_deletes.append(item.key)
+                        self.policies.pop(item.key, None)
+                    else:
+                        policy_puts.append(value)
+                        self.policies[item.key] = value
+                case Collection.NAMES:
+                    pass
+        if changes.policies:
+            self.policy_set = self.policy_set.with_changes(
+                put=policy_puts, delete=policy_deletes, revision=position.revision
+            )
+        if changes.agent_ids:
+            self.agents_revision = position.revision
+        self.position = position
+        return changes
+
+    def _apply_agent(self, agent_id: str, agent: Agent | None, changes: Changes) -> None:
+        changes.agent_ids.add(agent_id)
+        entry = self.agents.get(agent_id)
+        if agent is None:
+            if entry is not None:
+                del self.agents[agent_id]
+                self._forget_name(entry.agent)
+                self.index.remove(entry.agent)
+            return
+        if entry is None:
+            entry = self.agents[agent_id] = AgentEntry(agent)
+            entry.instances.update(self._orphans.pop(agent_id, {}))
+        else:
+            self._forget_name(entry.agent)
+            self.index.remove(entry.agent)
+            entry.agent = agent
+        self.agent_id_of[agent.spec.name_version] = agent_id
+        self.ids_of_name.setdefault(agent.spec.name, set()).add(agent_id)
+        self.index.add(agent)
+
+    def _forget_name(self, agent: Agent) -> None:
+        self.agent_id_of.pop(agent.spec.name_version, None)
+        ids = self.ids_of_name.get(agent.spec.name)
+        if ids is not None:
+            ids.discard(agent.agent_id)
+            if not ids:
+                del self.ids_of_name[agent.spec.name]
+
+    def _apply_instance(
+        self, instance_id: str, instance: Instance | None, changes: Changes
+    ) -> None:
+        live = self.instances.get(instance_id)
+        if live is not None:
+            changes.agent_ids.add(live.instance.agent_id)
+        if instance is None:
+            if live is not None:
+                del self.instances[instance_id]
+                self._detach(live)
+            return
+        changes.agent_ids.add(instance.agent_id)
+        if live is None:
+            live = self.instances[instance_id] = LiveInstance(instance)
+        elif live.instance.generation != instance.generation:
+            self._detach(live)
+            live.begin_generation(instance)
+        else:
+            live.instance = instance
+        owner = self.agents.get(instance.agent_id)
+        if owner is None:
+            # A batch of a full load may hold the instance before its agent.
+            self._orphans.setdefault(instance.agent_id, {})[instance_id] = live
+        else:
+            owner.instances[instance_id] = live
+
+    def _detach(self, live: LiveInstance) -> None:
+        instance = live.instance
+        owner = self.agents.get(instance.agent_id)
+        held = self._orphans.get(instance.agent_id) if owner is None else owner.instances
+        if held is not None:
+            held.pop(instance.instance_id, None)
+
+    def _apply_layer(self, key: str, layer: ConfigLayer | None, changes: Changes) -> None:
+        changes.layer_keys.add(key)
+        if layer is None:
+            self.layers.pop(key, None)
+        else:
+            self.layers[key] = layer
+
+
+class ReadModel:
+    """All namespaces of this replica, and the waits on them."""
+
+    def __init__(self, hub: Hub, *, default_effect: Effect = Effect.ALLOW) -> None:
+        self.hub = hub
+        self.ready = False
+        """False until the first complete load."""
+        self._default_effect = default_effect
+        self._views: dict[str, NamespaceView] = {}
+
+    def view(self, namespace: str) -> NamespaceView:
+        """Return the view of a namespace; an empty one for a namespace nobody wrote to.
+
+        Raises:
+            NotReady: this replica has not loaded its first snapshot yet.
+        """
+        view = self._views.get(namespace)
+        if view is None:
+            if not self.ready:
+                raise NotReady
+            return NamespaceView(namespace, self._default_effect)
+        return view
+
+    def views(self) -> Mapping[str, NamespaceView]:
+        """Return every namespace that holds something."""
+        return self._views
+
+    def position_of(self, namespace: str) -> Position | None:
+        """Return how far a namespace was followed; None if it was never loaded."""
+        view = self._views.get(namespace)
+        return None if view is None else view.position
+
+    def new_view(self, namespace: str) -> NamespaceView:
+        """Return an empty view to load into, aside of the one that serves."""
+        return NamespaceView(namespace, self._default_effect)
+
+    def swap(self, fresh: NamespaceView) -> None:
+        """Serve a freshly loaded view. What beats said is carried over; everybody is woken."""
+        old = self._views.get(fresh.name)
+        changed = set(fresh.agents)
+        layer_keys = set(fresh.layers)
+        if old is not None:
+            changed |= set(old.agents)
+            layer_keys |= set(old.layers)
+            for instance_id, live in fresh.instances.items():
+                known = old.instances.get(instance_id)
+                if known is not None and known.instance.generation == live.instance.generation:
+                    _carry_over(known, live)
+            fresh.load_version = old.load_version + 1
+        self._views[fresh.name] = fresh
+        self._wake(fresh, Changes(agent_ids=changed, layer_keys=layer_keys, policies=True))
+
+    def patch(self, namespace: str, touched: Sequence[Touched], position: Position) -> None:
+        """Apply what the follower caught up with and wake the watchers it concerns."""
+        view = self._views[namespace]
+        self._wake(view, view.apply(touched, position))
+
+    def _wake(self, view: NamespaceView, changes: Changes) -> None:
+        name = view.name
+        topics = [namespace_topic(name)]
+        if changes.agent_ids:
+            topics.append(agents_topic(name))
+            topics.extend(agent_topic(name, agent_id) for agent_id in changes.agent_ids)
+        topics.extend(layer_topic(name, key) for key in changes.layer_keys)
+        self.hub.notify(topics)
+
+    async def at_least(self, namespace: str, revision: int) -> NamespaceView:
+        """Return the view once it has reached `revision` (read your writes).
+
+        Raises:
+            NotReady: it did not within 5 s, or nothing is loaded yet.
+        """
+        view = self.view(namespace)
+        if view.position.revision >= revision:
+            return view
+        try:
+            async with asyncio.timeout(MAX_WAIT_FOR_REVISION_SECONDS):
+                with self.hub.subscribe((namespace_topic(namespace),)) as news:
+                    while (view := self.view(namespace)).position.revision < revision:
+                        await news.wait()
+        except TimeoutError:
+            raise NotReady(
+                f"this replica has reached revision {view.position.revision}, not {revision}"
+            ) from None
+        return view
+
+
+def _carry_over(known: LiveInstance, live: LiveInstance) -> None:
+    instance = live.instance
+    for slot in LiveInstance.__slots__:
+        setattr(live, slot, getattr(known, slot))
+    live.instance = instance
