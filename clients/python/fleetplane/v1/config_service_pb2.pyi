@@ -520,6 +520,12 @@ class WatchedScope(_message.Message):
 
     SCOPE_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    HELD_DIGEST_FIELD_NUMBER: _builtins.int
+    held_digest: _builtins.str
+    """Digest of the configuration that the client holds, optional: if it differs from the newest, the
+    newest is sent even where its revision is not newer (a store that was restored, an agent that
+    was registered in between).
+    """
     @_builtins.property
     def scope(self) -> Global___ConfigScope:
         """Whose configuration. `emergency` is not accepted."""
@@ -533,10 +539,11 @@ class WatchedScope(_message.Message):
         *,
         scope: Global___ConfigScope | None = ...,
         held: _watch_pb2.WatchPosition | None = ...,
+        held_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "held_digest", b"held_digest", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

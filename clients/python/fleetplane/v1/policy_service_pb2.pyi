@@ -438,42 +438,42 @@ class PolicyExplanation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_ID_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
-    TARGET_MATCHED_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
-    LEAVES_FIELD_NUMBER: _builtins.int
-    NOTE_FIELD_NUMBER: _builtins.int
+    APPLIES_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """The policy."""
-    result: Global___Truth.ValueType
-    """`TRUE`, `FALSE` or `UNKNOWN`."""
-    target_matched: _builtins.bool
-    """Whether its targets matched."""
     action: Global___PolicyAction.ValueType
     """What it says."""
     priority: _builtins.int
     """Its priority."""
-    note: _builtins.str
-    """In words, such as `disabled` or `not yet in force`."""
+    applies: _builtins.bool
+    """Whether its targets, scope and validity period cover the request."""
+    result: Global___Truth.ValueType
+    """What its condition came to."""
+    matched: _builtins.bool
+    """Whether it took part in the decision."""
     @_builtins.property
-    def leaves(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConditionTrace]:
-        """Its leaves, in order of the condition."""
+    def condition(self) -> Global___ConditionTrace:
+        """Its condition; absent if it does not apply."""
 
     def __init__(
         self,
         *,
         policy_id: _builtins.str = ...,
-        result: Global___Truth.ValueType = ...,
-        target_matched: _builtins.bool = ...,
         action: Global___PolicyAction.ValueType = ...,
         priority: _builtins.int = ...,
-        leaves: _abc.Iterable[Global___ConditionTrace] | None = ...,
-        note: _builtins.str = ...,
+        applies: _builtins.bool = ...,
+        result: Global___Truth.ValueType = ...,
+        matched: _builtins.bool = ...,
+        condition: Global___ConditionTrace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "leaves", b"leaves", "note", b"note", "policy_id", b"policy_id", "priority", b"priority", "result", b"result", "target_matched", b"target_matched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "applies", b"applies", "condition", b"condition", "matched", b"matched", "policy_id", b"policy_id", "priority", b"priority", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,41 +481,47 @@ Global___PolicyExplanation: _TypeAlias = PolicyExplanation  # noqa: Y015
 
 @_typing.final
 class ConditionTrace(_message.Message):
-    """How one leaf of a condition was evaluated."""
+    """How one node of a condition was evaluated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    KIND_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
     ATTRIBUTE_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
     EXPECTED_FIELD_NUMBER: _builtins.int
     OBSERVED_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
-    attribute: _builtins.str
-    """Attribute, such as `fact.agent_tags.scope` or `claim.estimated_cost`."""
-    operator: _builtins.str
-    """Operator."""
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """`all`, `any`, `not`, `always`, `leaf`, or `broken` for a part that this release cannot read."""
     result: Global___Truth.ValueType
     """Result."""
+    attribute: _builtins.str
+    """Of a leaf: the attribute as written, such as `estimated_cost` or `agent_tags.scope`."""
+    operator: _builtins.str
+    """Of a leaf: the operator."""
+    expected: _builtins.str
+    """Of a leaf: the value in the policy, as short text."""
+    observed: _builtins.str
+    """Of a leaf: the value found, as short text; `(missing)` if there was none."""
     @_builtins.property
-    def expected(self) -> _struct_pb2.Value:
-        """Value in the policy."""
-
-    @_builtins.property
-    def observed(self) -> _struct_pb2.Value:
-        """Value found; absent if there was none."""
+    def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConditionTrace]:
+        """Parts of `all`, `any` and `not`."""
 
     def __init__(
         self,
         *,
+        kind: _builtins.str = ...,
+        result: Global___Truth.ValueType = ...,
         attribute: _builtins.str = ...,
         operator: _builtins.str = ...,
-        expected: _struct_pb2.Value | None = ...,
-        observed: _struct_pb2.Value | None = ...,
-        result: Global___Truth.ValueType = ...,
+        expected: _builtins.str = ...,
+        observed: _builtins.str = ...,
+        children: _abc.Iterable[Global___ConditionTrace] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "observed", b"observed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "expected", b"expected", "observed", b"observed", "operator", b"operator", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "children", b"children", "expected", b"expected", "kind", b"kind", "observed", b"observed", "operator", b"operator", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
