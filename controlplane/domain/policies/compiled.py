@@ -1,0 +1,163 @@
+"""One policy, compiled: what it may apply to, and a closure that judges a request."""
+
+from typing import Final
+
+from controlplane.domain.errors import FieldViolation
+from controlplane.domain.policies.attributes import DEFAULT_DELIMITERS, AttributeSchema, Source
+from controlplane.domain.policies.compiler import compile_node
+from controlplane.domain.policies.globs import Matcher, compile_globs, is_literal
+from controlplane.domain.policies.grammar import parse
+from controlplane.domain.policies.model import Effect, OnMissing, Policy, Request
+from controlplane.domain.policies.nodes import All, Broken, Node, required_strings
+from controlplane.domain.policies.truth import ERROR, FALSE, MISSING, NEGATED, TRUE, Condition
+from controlplane.domain.policies.validation import envelope_violations, target_violations
+
+NAMESPACE_LEVEL: Final = 0
+"""Policies of the whole namespace."""
+
+NAME_LEVEL: Final = 1
+"""Policies of one agent name."""
+
+ID_LEVEL: Final = 2
+"""Policies of one agent id."""
+
+_ACTION: Final = (Source.REQUEST, "action")
+_TOOL: Final = (Source.REQUEST, "tool")
+
+
+Judged = tuple["CompiledPolicy", int]
+"""A policy and the value of its condition for one request."""
+
+
+class CompiledPolicy:
+    """A policy ready to judge; immutable, shared between sets, hashed by identity.
+
+    `test` covers validity period, agent globs and condition (0..3, see `truth.py`); scope, action
+    and tool globs are the index's business (`covers`). `actions` and `tools` are the only literals
+    the policy can match, None when it may match others. `judgements[value]` is the pair of the
+    policy and that value, made once so that a decision allocates none.
+    """
+
+    __slots__ = (
+        "_action_globs",
+        "_agent_globs",
+        "_tool_globs",
+        "actions",
+        "effect",
+        "guardrail",
+        "judgements",
+        "level",
+        "matching",
+        "node",
+        "policy",
+        "policy_id",
+        "priority",
+        "test",
+        "tools",
+        "violations",
+    )
+
+    def __init__(self, policy: Policy, schema: AttributeSchema) -> None:
+        self.policy = policy
+        self.policy_id = policy.policy_id
+        self.priority = policy.priority
+        self.effect = policy.action
+        self.guardrail = policy.guardrail and policy.action is Effect.DENY
+        self.level = _level(policy)
+        self.matching = _matching(policy)
+        parsed, violations = parse(policy.conditions, schema)
+        self.violations: tuple[FieldViolation, ...] = (*envelope_violations(policy), *violations)
+        broken_target = any(target_violations(policy))
+        self.node: Node = (
+            All((parsed, Broken("the target cannot be read"))) if broken_target else parsed
+        )
+        targets = policy.targets
+        self._action_globs = _globs(() if broken_target else targets.actions)
+        self._tool_globs = _globs(() if broken_target else targets.tools)
+        pinned = required_strings(parsed)
+        self.actions = _literals(() if broken_target else targets.actions, pinned.get(_ACTION))
+        self.tools = _literals(() if broken_target else targets.tools, pinned.get(_TOOL))
+        self._agent_globs = _globs(() if broken_target else targets.agents)
+        self.test = self._narrowed(compile_node(self.node))
+        self.judgements: tuple[Judged, ...] = tuple((self, v) for v in range(len(NEGATED)))
+
+    def covers(self, action: str, tool: str) -> bool:
+        """Whether the target's action and tool globs match."""
+        return (self._action_globs is None or self._action_globs(action)) and (
+            self._tool_globs is None or self._tool_globs(tool)
+        )
+
+    def in_scope(self, request: Request) -> bool:
+        """Whether the agent is the one the policy belongs to."""
+        scope = self.policy.scope
+        if self.level == ID_LEVEL:
+            return scope.agent_id == request.agent_id
+        return self.level == NAMESPACE_LEVEL or scope.agent_name == agent_name(request)
+
+    def applies(self, request: Request) -> bool:
+        """Whether validity period and agent globs cover the request."""
+        start, end = self.policy.not_before_ms, self.policy.not_after_ms
+        if start is not None and request.now_ms < start:
+            return False
+        if end is not None and request.now_ms >= end:
+            return False
+        globs = self._agent_globs
+        return globs is None or globs(request.agent_id) or globs(agent_name(request))
+
+    def _narrowed(self, condition: Condition) -> Condition:
+        """The condition, FALSE where the policy does not apply; itself when it always does."""
+        policy = self.policy
+        if (
+            self._agent_globs is None
+            and policy.not_before_ms is None
+            and policy.not_after_ms is None
+        ):
+            return condition
+        applies = self.applies
+        return lambda request: condition(request) if applies(request) else FALSE
+
+    def judge(self, request: Request) -> int:
+        """Judge without an index: 0 where target or scope do not cover the request."""
+        if not self.in_scope(request) or not self.covers(request.action, request.tool):
+            return FALSE
+        return self.guarded(request)
+
+    def guarded(self, request: Request) -> int:
+        """Judge; a defect of an operator counts as ERROR, so that it fails closed."""
+        try:
+            return self.test(request)
+        except Exception:  # noqa: BLE001 - one operator's defect must neither allow nor crash
+            return ERROR
+
+
+def agent_name(request: Request) -> str:
+    """The agent's registered name; empty when the facts have none."""
+    name = request.facts.get("agent_name", "")
+    return name if isinstance(name, str) else ""
+
+
+def _level(policy: Policy) -> int:
+    if policy.scope.agent_id:
+        return ID_LEVEL
+    return NAME_LEVEL if policy.scope.agent_name else NAMESPACE_LEVEL
+
+
+def _matching(policy: Policy) -> frozenset[int]:
+    """The condition values with which the policy takes part in a decision."""
+    if policy.action in {Effect.ALLOW, Effect.LOG_ONLY}:
+        return frozenset((TRUE,))
+    if policy.on_missing is OnMissing.MATCH:
+        return frozenset((TRUE, ERROR, MISSING))
+    return frozenset((TRUE, ERROR))
+
+
+def _globs(patterns: tuple[str, ...]) -> Matcher | None:
+    return compile_globs(patterns, DEFAULT_DELIMITERS) if patterns else None
+
+
+def _literals(globs: tuple[str, ...], pinned: frozenset[str] | None) -> frozenset[str] | None:
+    """The literals both the target and the condition permit; None when any name may match."""
+    targeted = frozenset(globs) if globs and all(map(is_literal, globs)) else None
+    if targeted is None or pinned is None:
+        return pinned if targeted is None else targeted
+    return targeted & pinned

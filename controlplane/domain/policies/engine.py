@@ -1,0 +1,261 @@
+"""The policy set: an immutable, compiled revision of a namespace's policies.
+
+    rules = PolicySet.compile(policies, revision=7)
+    decision = rules.evaluate(request)
+    rules = rules.with_changes(put=[changed], delete=["old"], revision=8)
+
+Swapping sets is one reference assignment; whoever holds a set sees one revision, also across a
+batch.
+
+Decisions are shared: an answer depends only on which policies said what, so each combination is
+decided once per set and remembered. Evaluating allocates nothing but the list of policies that said
+something.
+
+What happens to a policy that no longer compiles (written by a newer version, or under another
+attribute schema) is the caller's choice: `OnError.RAISE` refuses the set, for write paths;
+`OnError.QUARANTINE`, for loading what is stored, keeps it with its unreadable parts judged ERROR.
+So a broken DENY or REQUIRE_APPROVAL fails closed wherever its readable parts (target, other
+conditions) apply, a broken ALLOW never matches, a broken LOG_ONLY is observed as unknown. An
+unreadable target counts as "everything". `quarantined` lists them for the operator.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from controlplane.domain.errors import FieldViolation, InvalidArgument
+from controlplane.domain.policies.attributes import DEFAULT_SCHEMA, AttributeSchema
+from controlplane.domain.policies.combining import combine
+from controlplane.domain.policies.compiled import CompiledPolicy, Judged, agent_name
+from controlplane.domain.policies.explain import explain, explain_policy
+from controlplane.domain.policies.index import Candidates, Entry, PolicyIndex
+from controlplane.domain.policies.model import (
+    Decision,
+    Effect,
+    ExplainLevel,
+    Policy,
+    PolicyExplanation,
+    Request,
+)
+
+DECISIONS_REMEMBERED: Final = 32_768
+"""Distinct combinations of policies with a remembered answer: about 16 MB at the very most."""
+
+
+class OnError(StrEnum):
+    """What compiling does with a policy it cannot read; see the module's text."""
+
+    RAISE = "RAISE"
+    QUARANTINE = "QUARANTINE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """A policy that could not be read completely, and why."""
+
+    policy_id: str
+    violations: tuple[FieldViolation, ...]
+
+
+class PolicySet:
+    """One revision of a namespace's policies, ready to decide. Build it with `compile`."""
+
+    __slots__ = (
+        "_compiled",
+        "_decisions",
+        "_index",
+        "_nothing",
+        "default_effect",
+        "quarantined",
+        "revision",
+        "schema",
+    )
+
+    def __init__(
+        self,
+        compiled: Mapping[str, CompiledPolicy],
+        index: PolicyIndex,
+        *,
+        revision: int,
+        default_effect: Effect,
+        schema: AttributeSchema,
+    ) -> None:
+        self._compiled = compiled
+        self._index = index
+        self.revision = revision
+        self.default_effect = default_effect
+        self.schema = schema
+        self.quarantined: tuple[Quarantined, ...] = tuple(
+            Quarantined(policy_id=c.policy_id, violations=c.violations)
+            for c in compiled.values()
+            if c.violations
+        )
+        self._decisions: dict[tuple[Judged, ...], Decision] = {}
+        self._nothing = self._combine(())
+
+    @classmethod
+    def compile(
+        cls,
+        policies: Iterable[Policy],
+        *,
+        revision: int,
+        default_effect: Effect = Effect.ALLOW,
+        schema: AttributeSchema = DEFAULT_SCHEMA,
+        on_error: OnError = OnError.RAISE,
+    ) -> "PolicySet":
+        """Compile a namespace's policies.
+
+        Raises:
+            InvalidArgument: a policy id twice, a default that is neither ALLOW nor DENY, or (with
+                RAISE) a policy that is not valid; with every violation, as `policies[id].field`.
+        """
+        if default_effect not in {Effect.ALLOW, Effect.DENY}:
+            raise InvalidArgument.of("default_effect", "must be ALLOW or DENY")
+        compiled: dict[str, CompiledPolicy] = {}
+        for policy in policies:
+            if policy.policy_id in compiled:
+                raise InvalidArgument.of(f"policies[{policy.policy_id}]", "is there twice")
+            compiled[policy.policy_id] = CompiledPolicy(policy, schema)
+        _refuse_broken(compiled.values(), on_error)
+        return cls(
+            compiled,
+            PolicyIndex.of(compiled.values()),
+            revision=revision,
+            default_effect=default_effect,
+            schema=schema,
+        )
+
+    def with_changes(
+        self,
+        *,
+        put: Iterable[Policy] = (),
+        delete: Iterable[str] = (),
+        revision: int,
+        on_error: OnError = OnError.RAISE,
+    ) -> "PolicySet":
+        """Return the next revision; only the policies in `put` are compiled.
+
+        Deleting an id that is not there changes nothing. An equal policy is not compiled again.
+
+        Raises:
+            InvalidArgument: as `compile`, for the policies in `put`.
+        """
+        compiled = dict(self._compiled)
+        removed = [gone for policy_id in delete if (gone := compiled.pop(policy_id, None))]
+        added: dict[str, CompiledPolicy] = {}
+        for policy in put:
+            if policy.policy_id in added:
+                raise InvalidArgument.of(f"policies[{policy.policy_id}]", "is there twice")
+            old = compiled.get(policy.policy_id)
+            if old is not None and (old.policy is policy or old.policy == policy):
+                continue
+            if old is not None:
+                removed.append(old)
+            added[policy.policy_id] = CompiledPolicy(policy, self.schema)
+        _refuse_broken(added.values(), on_error)
+        compiled.update(added)
+        return PolicySet(
+            compiled,
+            self._index.with_changes(removed, added.values()),
+            revision=revision,
+            default_effect=self.default_effect,
+            schema=self.schema,
+        )
+
+    def evaluate(self, request: Request, *, explain: ExplainLevel = ExplainLevel.NONE) -> Decision:
+        """Decide one request. Never raises: a defect inside a condition counts as ERROR."""
+        candidates = self._index.candidates(request.action, request.tool)
+        said: list[Judged] = []
+        try:
+            for test, judgements in candidates.shared:
+                value = test(request)
+                if value:
+                    said.append(judgements[value])
+            if candidates.scoped:
+                for test, judgements in _scoped(candidates, request):
+                    value = test(request)
+                    if value:
+                        said.append(judgements[value])
+        except Exception:  # noqa: BLE001 - judged again, policy by policy, with defects as ERROR
+            return self.evaluate_linear(request)
+        if not said:
+            decision = self._nothing
+        else:
+            key = tuple(said)
+            decision = self._decisions.get(key) or self._remember(key)
+        if explain is ExplainLevel.NONE:
+            return decision
+        return self._explained(decision, request, explain)
+
+    def evaluate_linear(self, request: Request) -> Decision:
+        """Decide by asking every policy, without the index: the yardstick of `evaluate`."""
+        judged = (
+            (policy, value)
+            for policy in self._compiled.values()
+            if policy.policy.enabled and (value := policy.judge(request))
+        )
+        return self._combine(judged)
+
+    def why_not(self, policy_id: str, request: Request) -> PolicyExplanation | None:
+        """Explain what one policy makes of a request; None when there is no such policy."""
+        policy = self._compiled.get(policy_id)
+        return None if policy is None else explain_policy(policy, request)
+
+    def get(self, policy_id: str) -> Policy | None:
+        """Return one policy, None when it is not here."""
+        compiled = self._compiled.get(policy_id)
+        return None if compiled is None else compiled.policy
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Every policy, disabled ones too, highest priority first, then by id."""
+        return tuple(
+            sorted(
+                (c.policy for c in self._compiled.values()),
+                key=lambda p: (-p.priority, p.policy_id),
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def _remember(self, said: tuple[Judged, ...]) -> Decision:
+        decision = self._combine(said)
+        if len(self._decisions) >= DECISIONS_REMEMBERED:
+            self._decisions.clear()
+        self._decisions[said] = decision
+        return decision
+
+    def _combine(self, judged: Iterable[Judged]) -> Decision:
+        return combine(
+            judged,
+            default=self.default_effect,
+            empty=not self._compiled,
+            revision=self.revision,
+        )
+
+    def _explained(self, decision: Decision, request: Request, level: ExplainLevel) -> Decision:
+        return replace(
+            decision, explanation=explain(self._compiled.values(), request, decision, level)
+        )
+
+
+def _scoped(candidates: Candidates, request: Request) -> tuple[Entry, ...]:
+    """The candidates that belong to the requesting agent."""
+    return (
+        *candidates.by_id.get(request.agent_id, ()),
+        *candidates.by_name.get(agent_name(request), ()),
+    )
+
+
+def _refuse_broken(compiled: Iterable[CompiledPolicy], on_error: OnError) -> None:
+    if on_error is OnError.QUARANTINE:
+        return
+    violations = [
+        FieldViolation(f"policies[{c.policy_id}].{v.field}", v.description)
+        for c in compiled
+        for v in c.violations
+    ]
+    if violations:
+        raise InvalidArgument(*violations)

@@ -1,0 +1,114 @@
+"""Why a decision came out as it did: every policy's condition, node by node.
+
+Explaining judges again, by walking the parsed condition; it is for people and costs accordingly.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from controlplane.domain.policies.combining import is_candidate
+from controlplane.domain.policies.compiled import CompiledPolicy
+from controlplane.domain.policies.compiler import ABSENT, UNREADABLE, compile_node, compile_reader
+from controlplane.domain.policies.model import (
+    ConditionExplanation,
+    Decision,
+    Effect,
+    ExplainLevel,
+    PolicyExplanation,
+    Request,
+)
+from controlplane.domain.policies.nodes import All, Always, AnyOf, Broken, Leaf, Node, Not
+from controlplane.domain.policies.truth import ERROR, FALSE, NEGATED, SHOWN, TRUE, Condition
+
+_TEXT_LIMIT: Final = 200  # characters of one shown value: readable, and no way to smuggle payloads
+
+
+def explain(
+    policies: Iterable[CompiledPolicy], request: Request, decision: Decision, level: ExplainLevel
+) -> tuple[PolicyExplanation, ...]:
+    """Explain the determining policies, or (FULL) every enabled one, highest priority first."""
+    shown = [p for p in policies if p.policy.enabled]
+    if level is ExplainLevel.DETERMINING:
+        ids = {*decision.determining, *(o.policy_id for o in decision.observations)}
+        shown = [p for p in shown if p.policy_id in ids]
+    shown.sort(key=lambda p: (-p.priority, p.policy_id))
+    return tuple(explain_policy(policy, request) for policy in shown)
+
+
+def explain_policy(policy: CompiledPolicy, request: Request) -> PolicyExplanation:
+    """Explain one policy, whether or not it applies."""
+    covered = policy.in_scope(request) and policy.covers(request.action, request.tool)
+    applies = covered and policy.applies(request)
+    value = policy.guarded(request) if applies else FALSE
+    return PolicyExplanation(
+        policy_id=policy.policy_id,
+        effect=policy.effect,
+        priority=policy.priority,
+        applies=applies,
+        result=SHOWN[value],
+        matched=is_candidate(policy, value) or (policy.effect is Effect.LOG_ONLY and value == TRUE),
+        condition=_explain_node(policy.node, request)[0] if applies else None,
+    )
+
+
+def _explain_node(node: Node, request: Request) -> tuple[ConditionExplanation, int]:
+    match node:
+        case All(items):
+            return _explain_items("all", items, request)
+        case AnyOf(items):
+            return _explain_items("any", items, request)
+        case Not(item):
+            child, value = _explain_node(item, request)
+            value = NEGATED[value]
+            return ConditionExplanation(kind="not", result=SHOWN[value], children=(child,)), value
+        case Always():
+            return ConditionExplanation(kind="always", result=SHOWN[TRUE]), TRUE
+        case Broken(why):
+            return ConditionExplanation(kind="broken", result=SHOWN[ERROR], expected=why), ERROR
+        case Leaf():
+            return _explain_leaf(node, request)
+
+
+def _explain_items(
+    kind: str, items: tuple[Node, ...], request: Request
+) -> tuple[ConditionExplanation, int]:
+    judged = [_explain_node(item, request) for item in items]
+    absorbing, neutral = (FALSE, TRUE) if kind == "all" else (TRUE, FALSE)
+    values = [value for _, value in judged]
+    value = absorbing if absorbing in values else max(neutral, *values)
+    children = tuple(child for child, _ in judged)
+    return ConditionExplanation(kind=kind, result=SHOWN[value], children=children), value
+
+
+def _explain_leaf(leaf: Leaf, request: Request) -> tuple[ConditionExplanation, int]:
+    value = _guarded(compile_node(leaf), request)
+    observed = compile_reader(leaf.attribute)(request)
+    explanation = ConditionExplanation(
+        kind="leaf",
+        result=SHOWN[value],
+        attribute=leaf.attribute.shown,
+        operator=leaf.operator,
+        expected=_text(leaf.value),
+        observed=_observed(leaf, observed),
+    )
+    return explanation, value
+
+
+def _guarded(condition: Condition, request: Request) -> int:
+    try:
+        return condition(request)
+    except Exception:  # noqa: BLE001 - explain what the decision did: a defect is an ERROR
+        return ERROR
+
+
+def _observed(leaf: Leaf, value: Any) -> str:
+    if value is ABSENT:
+        return "(missing)"
+    if leaf.attribute.sensitive:
+        return "(hidden)"
+    return "(not a map)" if value is UNREADABLE else _text(value)
+
+
+def _text(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _TEXT_LIMIT else f"{text[:_TEXT_LIMIT]}..."
