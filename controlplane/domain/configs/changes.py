@@ -8,6 +8,7 @@ from controlplane.domain.configs.layers import ConfigLayer, LayerKind, LayerScop
 from controlplane.domain.configs.paths import path_problem, shown
 from controlplane.domain.configs.schema import BASE_SCHEMA, ConfigSchema
 from controlplane.domain.configs.validation import (
+    MAX_VIOLATIONS,
     check_values,
     extra_violations,
     refuse,
@@ -139,10 +140,11 @@ def _wrong_unsets(
     held: Mapping[str, Json],
     schema: ConfigSchema,
 ) -> list[FieldViolation]:
-    wrong = []
+    wrong: list[FieldViolation] = []
     for path in dict.fromkeys(unset):
         # What is stored can always be removed, even when the schema no longer knows the path.
-        problem = None if path in held else path_problem(path, schema, held)
+        near = held if len(wrong) < MAX_VIOLATIONS else {}
+        problem = None if path in held else path_problem(path, schema, near)
         if path in set_:
             problem = "is set and unset in one change"
         if problem is not None:

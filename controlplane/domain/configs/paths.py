@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
+from itertools import islice
 
 from controlplane.domain.configs.document import Json
 from controlplane.domain.configs.schema import EXTRA, FEATURES, ConfigSchema
@@ -15,6 +16,10 @@ _SHOWN_CHARS = 64
 
 _NEAREST = 3
 """Suggestions for an unknown path."""
+
+_HELD_CANDIDATES = 64
+"""Features of the layer that are compared with an unknown path: comparing costs microseconds each,
+and a layer can hold thousands."""
 
 _SIMILARITY = 0.6
 """difflib's own default: `max_token` and `maxTokens` find `max_tokens`, `colour` finds nothing."""
@@ -29,7 +34,7 @@ def shown(path: str) -> str:
 def path_problem(path: str, schema: ConfigSchema, held: Mapping[str, Json]) -> str | None:
     """Return why `path` cannot be set or unset, None if it can.
 
-    `held` are the values the layer has now; their paths are suggested too.
+    `held` are the values the layer has now; features among them are suggested too.
     """
     if not path:
         return "the path is empty"
@@ -58,9 +63,12 @@ def _unknown(path: str, schema: ConfigSchema, held: Mapping[str, Json]) -> str:
     head, dot, _ = path.partition(".")
     if dot and head in schema.fields:
         return f"unknown path; {head} has nothing below it, set {head} itself"
-    candidates = list(dict.fromkeys([*schema.fields, FEATURES, EXTRA, *held]))
-    by_folded = {candidate.lower(): candidate for candidate in candidates}
-    by_folded |= {candidate.rpartition(".")[2].lower(): candidate for candidate in held}
+    features = (name for name in held if name.startswith(FEATURES + "."))
+    by_folded = {}
+    for feature in islice(features, _HELD_CANDIDATES):
+        by_folded[feature.lower()] = feature
+        by_folded[feature.partition(".")[2].lower()] = feature
+    by_folded |= {candidate.lower(): candidate for candidate in (*schema.fields, FEATURES, EXTRA)}
     near = difflib.get_close_matches(path.lower(), by_folded, n=_NEAREST, cutoff=_SIMILARITY)
     names = list(dict.fromkeys(by_folded[match] for match in near))
     if names:

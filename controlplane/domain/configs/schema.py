@@ -174,6 +174,8 @@ class ConfigSchema:
     """Everything validation and merging need to know."""
 
     fields: Mapping[str, FieldRule] = field(default_factory=lambda: BASE_FIELDS)
+    """Typed settings by path. Ranges and defaults may be others; merging needs all paths of
+    BASE_FIELDS."""
     limits: ConfigLimits = field(default_factory=ConfigLimits)
     extra: ExtraValidator | None = None
     """None: the namespace registered nothing, every JSON is accepted under `extra`."""

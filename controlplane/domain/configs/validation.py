@@ -25,7 +25,7 @@ from controlplane.domain.errors import FieldViolation, InvalidArgument
 _EXACT_INTEGER = 2**53
 """Beyond it a double, and so a protobuf Struct, no longer carries every integer."""
 
-_MAX_VIOLATIONS = 100
+MAX_VIOLATIONS = 100
 """Violations spelled out in one refusal: more than a person reads; an answer has to stay small."""
 
 _NO_VALUES: Mapping[str, Json] = {}
@@ -242,7 +242,8 @@ def check_values(
     wrong: list[FieldViolation] = []
     for path, value in values.items():
         try:
-            spread = _spread(path, value, schema, held)
+            near = held if len(wrong) < MAX_VIOLATIONS else _NO_VALUES
+            spread = _spread(path, value, schema, near)
         except _WrongValueError as error:
             wrong.append(FieldViolation(f"{prefix}.{shown(path)}", str(error)))
             continue
@@ -313,8 +314,8 @@ def validate_values(
 
 def refuse(wrong: Sequence[FieldViolation]) -> None:
     """Raise InvalidArgument when anything is wrong; return otherwise."""
-    if len(wrong) > _MAX_VIOLATIONS:
-        more = len(wrong) - _MAX_VIOLATIONS
-        wrong = [*wrong[:_MAX_VIOLATIONS], FieldViolation("set", f"and {more:,} more violations")]
+    if len(wrong) > MAX_VIOLATIONS:
+        more = len(wrong) - MAX_VIOLATIONS
+        wrong = [*wrong[:MAX_VIOLATIONS], FieldViolation("set", f"and {more:,} more violations")]
     if wrong:
         raise InvalidArgument(*wrong)

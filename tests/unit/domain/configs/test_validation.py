@@ -6,8 +6,10 @@ from controlplane.domain.configs import (
     BASE_SCHEMA,
     ConfigLimits,
     ConfigSchema,
+    FieldRule,
     Json,
     LayerKind,
+    ValueType,
     validate_values,
 )
 from controlplane.domain.errors import InvalidArgument
@@ -83,6 +85,7 @@ REFUSED = [
     ("blocked_tools", {"shell": True}, "must be a list, not an object"),
     ("blocked_tools", ["ok", ""], "entry 1 must not be empty"),
     ("blocked_tools", ["shell "], "entry 0 must not begin or end with a blank"),
+    ("blocked_tools", [None], "must be text, not null"),
     ("blocked_tools", [1.0], "entry 0 must be text"),
     ("blocked_tools", ["x" * 257], "at most 256 bytes"),
     ("blocked_tools.0", "x", "set blocked_tools itself"),
@@ -157,6 +160,15 @@ def test_a_flood_of_violations_is_summed_up():
         validate_values({"extra": {f"k{i}": None for i in range(5000)}})
     assert len(caught.value.violations) == 101
     assert "4,900 more" in caught.value.violations[-1].description
+
+
+def test_a_setting_may_have_no_bounds():
+    open_rule = FieldRule(path="n", type=ValueType.NUMBER, default=0.0)
+    positive = FieldRule(path="p", type=ValueType.INTEGER, default=1, above=0)
+    schema = ConfigSchema(fields={"n": open_rule, "p": positive})
+    assert validate_values({"n": -1e9, "p": 10**9}, schema=schema) == {"n": -1e9, "p": 10**9}
+    with pytest.raises(InvalidArgument, match=r"must be more than 0, not 0$"):
+        validate_values({"p": 0}, schema=schema)
 
 
 def test_objects_become_leaves():
