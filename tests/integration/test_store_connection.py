@@ -190,6 +190,11 @@ async def test_writes_follow_a_sentinel_failover():
         assert after.replid != before.replid
         # The setting is not replicated: the new primary had to be configured again.
         assert after.keyspace_notifications is KeyspaceNotifications.ENABLED_BY_US
+        async with await store.pubsub_client("k") as pubsub:
+            await pubsub.subscribe("__keyspace@0__:k")
+            assert (await pubsub.get_message(timeout=1))["type"] == "subscribe"
+            await store.run(INCREMENT, ["k"])
+            assert await _notification(pubsub, "__keyspace@0__:k") == b"incrby"
 
 
 async def test_a_cluster_runs_scripts_and_notifies_on_every_primary():

