@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from controlplane.domain.agents import Agent, Instance, InstanceState
 from controlplane.domain.configs import ConfigLayer
 from controlplane.domain.errors import NotReady
-from controlplane.domain.policies import Effect, Policy, PolicySet
+from controlplane.domain.policies import Effect, OnError, Policy, PolicySet
 from controlplane.services.agent_index import AgentIndex
 from controlplane.services.hub import (
     Hub,
@@ -155,7 +155,10 @@ class NamespaceView:
                     pass
         if changes.policies:
             self.policy_set = self.policy_set.with_changes(
-                put=policy_puts, delete=policy_deletes, revision=position.revision
+                put=policy_puts,
+                delete=policy_deletes,
+                revision=position.revision,
+                on_error=OnError.QUARANTINE,
             )
         if changes.agent_ids:
             self.agents_revision = position.revision

@@ -1,0 +1,258 @@
+"""Policies: written to the ledger, read from memory. `decisions.py` asks them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from controlplane.domain.errors import (
+    FieldViolation,
+    InvalidArgument,
+    LimitExceeded,
+    PolicyExists,
+    PolicyNotFound,
+    RevisionConflict,
+    StoreUnavailable,
+)
+from controlplane.domain.identity import Caller
+from controlplane.domain.policies import (
+    Policy,
+    lint,
+    validate_policy,
+)
+from controlplane.services.ports import (
+    ABSENT,
+    AuditEntry,
+    Collection,
+    Committed,
+    ConditionFailed,
+    Delete,
+    Expect,
+    Ledger,
+    Put,
+    Record,
+    RequestKey,
+    Transaction,
+)
+from controlplane.services.read_model import NamespaceView, ReadModel
+
+MAX_ATTEMPTS = 8
+"""Rounds of read-change-commit before contention is reported (see services/registry.py)."""
+
+LINTED_POLICIES = 2000
+"""Above this many policies a write is linted alone: pairwise lint grows with the square."""
+
+
+class Policies:
+    """Keeps the policies of a namespace."""
+
+    def __init__(self, ledger: Ledger, read_model: ReadModel, *, max_policies: int) -> None:
+        self._ledger = ledger
+        self._read_model = read_model
+        self._max_policies = max_policies
+
+    async def create(
+        self,
+        namespace: str,
+        policy: Policy,
+        *,
+        reason: str,
+        request: RequestKey | None,
+        dry_run: bool,
+        caller: Caller,
+    ) -> tuple[Policy, tuple[str, ...]]:
+        """Add a policy; returns it with the remarks of the linter.
+
+        Raises:
+            InvalidArgument: with every violation, as `policy.<path>`.
+            PolicyExists: its id is taken.
+            LimitExceeded: the namespace holds too many.
+        """
+        require_valid(policy)
+        view = self._read_model.view(namespace)
+        if len(view.policies) >= self._max_policies and policy.policy_id not in view.policies:
+            raise LimitExceeded("policies per namespace", limit=self._max_policies)
+        remarks = warnings_about(view, policy)
+        if dry_run:
+            if policy.policy_id in view.policies:
+                raise PolicyExists(policy.policy_id)
+            return policy, remarks
+        try:
+            committed = await self._ledger.commit(
+                Transaction(
+                    namespace=namespace,
+                    steps=(Put(Collection.POLICIES, policy.policy_id, policy, ABSENT),),
+                    audit=_audit(
+                        caller, "CreatePolicy", policy.policy_id, "created", reason, request
+                    ),
+                    request=request,
+                    answer=policy.policy_id,
+                )
+            )
+        except ConditionFailed:
+            raise PolicyExists(policy.policy_id) from None
+        if committed.replayed:
+            return (await self._stored(namespace, policy.policy_id)).value, remarks
+        return _stamped(policy, committed), remarks
+
+    async def get(self, namespace: str, policy_id: str, *, min_revision: int) -> Policy:
+        """Return one policy.
+
+        Raises:
+            PolicyNotFound: there is none.
+        """
+        view = await self._read_model.at_least(namespace, min_revision)
+        policy = view.policies.get(policy_id)
+        if policy is None:
+            raise PolicyNotFound(policy_id)
+        return policy
+
+    async def list_all(
+        self, namespace: str, *, enabled_only: bool, min_revision: int
+    ) -> tuple[NamespaceView, list[Policy]]:
+        """Return all policies, highest priority first, then by id."""
+        view = await self._read_model.at_least(namespace, min_revision)
+        chosen = [p for p in view.policies.values() if p.enabled or not enabled_only]
+        return view, sorted(chosen, key=lambda p: (-p.priority, p.policy_id))
+
+    async def update(
+        self,
+        namespace: str,
+        policy: Policy,
+        fields: Sequence[str],
+        *,
+        expected_revision: int,
+        reason: str,
+        request: RequestKey | None,
+        dry_run: bool,
+        caller: Caller,
+    ) -> tuple[Policy, tuple[str, ...]]:
+        """Change the named fields (attributes of `Policy`) of one policy.
+
+        Raises:
+            PolicyNotFound: there is none.
+            RevisionConflict: it is not at `expected_revision`.
+            InvalidArgument: the result would not be valid.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            record = await self._stored(namespace, policy.policy_id)
+            current: Policy = record.value
+            if request is not None and await self._ledger.find_request(namespace, request):
+                return current, ()
+            _check_revision(policy.policy_id, expected_revision, record)
+            changed = replace(current, **{name: getattr(policy, name) for name in fields})
+            require_valid(changed)
+            remarks = warnings_about(self._read_model.view(namespace), changed)
+            if dry_run or changed == current:
+                return changed, remarks
+            try:
+                committed = await self._ledger.commit(
+                    Transaction(
+                        namespace=namespace,
+                        steps=(
+                            Put(
+                                Collection.POLICIES,
+                                policy.policy_id,
+                                changed,
+                                Expect(revision=record.revision),
+                            ),
+                        ),
+                        audit=_audit(
+                            caller, "UpdatePolicy", policy.policy_id, "updated", reason, request
+                        ),
+                        request=request,
+                        answer=policy.policy_id,
+                    )
+                )
+            except ConditionFailed:
+                continue
+            return _stamped(changed, committed), remarks
+        raise StoreUnavailable("too many callers change this policy at once")
+
+    async def delete(
+        self,
+        namespace: str,
+        policy_id: str,
+        *,
+        expected_revision: int,
+        reason: str,
+        request: RequestKey | None,
+        caller: Caller,
+    ) -> int:
+        """Remove a policy; return the revision of the deletion.
+
+        Raises:
+            PolicyNotFound: there is none.
+            RevisionConflict: it is not at `expected_revision`.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            if request is not None:
+                replay = await self._ledger.find_request(namespace, request)
+                if replay is not None:
+                    return replay.revision
+            record = await self._stored(namespace, policy_id)
+            _check_revision(policy_id, expected_revision, record)
+            try:
+                committed = await self._ledger.commit(
+                    Transaction(
+                        namespace=namespace,
+                        steps=(
+                            Delete(
+                                Collection.POLICIES, policy_id, Expect(revision=record.revision)
+                            ),
+                        ),
+                        audit=_audit(caller, "DeletePolicy", policy_id, "deleted", reason, request),
+                        request=request,
+                        answer=policy_id,
+                    )
+                )
+            except ConditionFailed:
+                continue
+            return committed.revision
+        raise StoreUnavailable("too many callers change this policy at once")
+
+    async def _stored(self, namespace: str, policy_id: str) -> Record:
+        (record,) = await self._ledger.read(namespace, Collection.POLICIES, (policy_id,))
+        if record is None:
+            raise PolicyNotFound(policy_id)
+        return record
+
+
+def require_valid(policy: Policy) -> None:
+    """Refuse a policy that is not valid, naming fields as `policy.<path>`."""
+    violations = validate_policy(policy)
+    if violations:
+        raise InvalidArgument(
+            *(FieldViolation(f"policy.{v.field}", v.description) for v in violations)
+        )
+
+
+def warnings_about(view: NamespaceView, policy: Policy) -> tuple[str, ...]:
+    """Return what the linter says about one policy among the others."""
+    others = view.policies if len(view.policies) <= LINTED_POLICIES else {}
+    together = {**others, policy.policy_id: policy}
+    return tuple(
+        warning.message
+        for warning in lint(together.values())
+        if policy.policy_id in warning.policy_ids
+    )
+
+
+def _check_revision(policy_id: str, expected: int, record: Record) -> None:
+    if expected not in {0, record.revision}:
+        raise RevisionConflict(f"policy {policy_id!r}", expected=expected, current=record.revision)
+
+
+def _stamped(policy: Policy, committed: Committed) -> Policy:
+    return replace(policy, revision=committed.revision)
+
+
+def _audit(
+    caller: Caller, method: str, policy_id: str, what: str, reason: str, request: RequestKey | None
+) -> AuditEntry:
+    return AuditEntry(
+        actor=caller.name,
+        method=method,
+        object=f"policies/{policy_id}",
+        event=f"policy.{what}",
+        reason=reason,
+        request_id=request.request_id if request is not None else "",
+    )

@@ -1,0 +1,130 @@
+"""Settings of the daemon; the only reader of the environment.
+
+Every field is also an environment variable `FLEETPLANE_<FIELD>`; flags of `fleetplane serve` win.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+EMBEDDED = "embedded"
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class DefaultEffect(StrEnum):
+    """What the policies answer when none matches."""
+
+    ALLOW = "ALLOW"
+    DENY = "DENY"
+
+
+class Settings(BaseSettings):
+    """Everything that can be chosen when the daemon starts. Frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLEETPLANE_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    listen: str = Field(
+        "127.0.0.1:50051",
+        description="gRPC address: host:port (port 0 picks a free one) or unix:/path.",
+    )
+    insecure: bool = Field(
+        False, description="Allow an address other than loopback without TLS and authentication."
+    )
+    store: str = Field(
+        EMBEDDED,
+        description="`embedded`, or a URL: redis://, rediss://, unix://, redis+sentinel://, "
+        "redis+cluster://.",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("fleetplane", appauthor=False)),
+        description="Where the embedded store keeps its data.",
+    )
+    store_binary: Path | None = Field(
+        None, description="Server binary of the embedded store, instead of the bundled Valkey."
+    )
+    store_fsync: str = Field(
+        "everysec",
+        pattern="^(everysec|always)$",
+        description="Durability of the embedded store: `everysec` may lose the last second in a "
+        "power cut, `always` nothing.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="Processes that share the port.")
+    log_format: LogFormat = Field(LogFormat.CONSOLE, description="`console` or `json`.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Least level that is logged."
+    )
+    reflection: bool = Field(True, description="Serve gRPC reflection, for grpcurl.")
+    grace_seconds: float = Field(
+        10.0, ge=0, le=3600, description="How long calls in flight may take when it shuts down."
+    )
+    drain_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Pause between NOT_SERVING and the drain, for load balancers to notice.",
+    )
+    unready_after_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="Health says NOT_SERVING when the store has been away for so long.",
+    )
+    heartbeat_interval_seconds: float = Field(
+        10.0, ge=0.1, le=3600, description="How often agents are told to beat."
+    )
+    degraded_after_seconds: float = Field(
+        30.0, ge=0.3, le=86_400, description="Silence before DEGRADED."
+    )
+    lost_after_seconds: float = Field(
+        300.0, ge=1, le=604_800, description="Silence before INACTIVE (LOST)."
+    )
+    stalled_after_seconds: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="Progress standing still for so long, with tasks in flight, means STALLED.",
+    )
+    policy_default: DefaultEffect = Field(
+        DefaultEffect.ALLOW, description="What the policies answer when none matches."
+    )
+    max_policies: int = Field(1000, ge=1, le=100_000, description="Policies per namespace.")
+    max_stream_age_seconds: float = Field(
+        1800.0,
+        ge=1,
+        le=86_400,
+        description="Streams are asked to reconnect after about so long, to spread the load.",
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if value.startswith("unix:"):
+            return value
+        host, colon, port = value.rpartition(":")
+        if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+            raise ValueError("must be host:port with a port of 0-65535, or unix:/path")
+        return value
+
+    @field_validator("lost_after_seconds")
+    @classmethod
+    def _longer_than_degraded(cls, value: float, info: object) -> float:
+        data = getattr(info, "data", {})
+        if value <= data.get("degraded_after_seconds", 0.0):
+            raise ValueError("must be longer than degraded_after_seconds")
+        return value
+
+    @property
+    def uses_embedded_store(self) -> bool:
+        """Whether the daemon runs its own store."""
+        return self.store == EMBEDDED
