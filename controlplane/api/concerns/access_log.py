@@ -1,0 +1,53 @@
+"""Writes one line per finished call."""
+
+import logging
+import time
+from typing import Any
+
+import structlog
+
+from controlplane.api.context import Call
+from controlplane.api.pipeline import Concern, Outcome
+from controlplane.telemetry.names import (
+    FIELD_CALLER,
+    FIELD_CANCELLED_BY,
+    FIELD_CODE,
+    FIELD_DURATION_MS,
+    FIELD_METHOD,
+    FIELD_PEER,
+    FIELD_REASON,
+    FIELD_REQUEST_ID,
+    LOGGER_ACCESS,
+)
+
+
+def access_log() -> Concern:
+    """Return the concern that logs finished calls: hot methods at DEBUG, the others at INFO.
+
+    A call whose level is off costs one branch.
+    """
+    gate = logging.getLogger(LOGGER_ACCESS)
+    log: Any = structlog.get_logger(LOGGER_ACCESS)
+
+    def after(call: Call, outcome: Outcome) -> None:
+        level = logging.DEBUG if call.method.hot else logging.INFO
+        if gate.isEnabledFor(level):
+            log.log(level, "call finished", **_fields(call, outcome))
+
+    return Concern(name="access_log", after=after)
+
+
+def _fields(call: Call, outcome: Outcome) -> dict[str, object]:
+    fields: dict[str, object] = {
+        FIELD_METHOD: call.method.name,
+        FIELD_CODE: outcome.code.name,
+        FIELD_DURATION_MS: round((time.perf_counter() - call.started) * 1000, 3),
+        FIELD_REQUEST_ID: call.request_id,
+        FIELD_CALLER: call.caller.name,
+        FIELD_PEER: call.context.peer(),
+    }
+    if outcome.reason:
+        fields[FIELD_REASON] = outcome.reason
+    if outcome.cancelled_by:
+        fields[FIELD_CANCELLED_BY] = outcome.cancelled_by
+    return fields

@@ -1,0 +1,76 @@
+"""Turns whatever ended a call into a status: the only place that aborts."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import structlog
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # no py.typed
+from grpc_status import rpc_status
+
+from controlplane.api.context import Call
+from controlplane.api.drain import Drain
+from controlplane.api.pipeline import Concern, MethodNotImplemented, Outcome
+from controlplane.api.status import is_defect, root_cause, status_of
+from controlplane.telemetry.names import FIELD_ERROR, LOGGER_API
+
+_log: Any = structlog.get_logger(LOGGER_API)
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def status(drain: Drain) -> Concern:
+    """Return the concern that answers errors.
+
+    A cancellation and an abort that already happened pass unchanged. Everything else is answered
+    with the status of `api/status.py`; defects are logged with their traceback.
+    """
+
+    async def refuse(call: Call, outcome: Outcome) -> None:
+        error = outcome.error
+        if isinstance(error, grpc.aio.AbortError):
+            outcome.code = call.context.code()
+        elif isinstance(error, asyncio.CancelledError):
+            _cancelled(call, outcome, drain)
+        elif isinstance(error, Exception):
+            await _abort(call, outcome, error, drain)
+
+    return Concern(name="status", refuse=refuse)
+
+
+def _cancelled(call: Call, outcome: Outcome, drain: Drain) -> None:
+    outcome.code = grpc.StatusCode.CANCELLED
+    remaining: float | None = call.context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        outcome.cancelled_by = "deadline"
+    else:
+        outcome.cancelled_by = "server" if drain.draining.is_set() else "client"
+
+
+async def _abort(call: Call, outcome: Outcome, error: Exception, drain: Drain) -> None:
+    """Send the status of `error`; leave in `outcome` what grpc must see."""
+    cause = root_cause(error)
+    context = call.context
+    try:
+        if isinstance(cause, MethodNotImplemented):
+            outcome.code = grpc.StatusCode.UNIMPLEMENTED
+            await context.abort(outcome.code, f"{cause} is not implemented")
+        answer = status_of(cause, call.request_id)
+        outcome.code = _CODES[answer.code]
+        info = error_details_pb2.ErrorInfo()
+        answer.details[0].Unpack(info)
+        outcome.reason = info.reason
+        rich = rpc_status.to_status(answer)
+        metadata = (*rich.trailing_metadata, *call.context.trailing_metadata())
+        await context.abort(rich.code, rich.details, metadata)
+    except grpc.aio.AbortError as aborted:
+        outcome.error = aborted
+        if is_defect(cause) and not isinstance(cause, MethodNotImplemented):
+            _log.error(
+                "call ended with an unexpected error",
+                exc_info=error,
+                **{FIELD_ERROR: type(cause).__name__},
+            )
+    except (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.CancelledError):
+        # The peer is gone: there is nobody to answer, and grpc expects a cancellation.
+        outcome.error = asyncio.CancelledError("the peer is gone")
+        _cancelled(call, outcome, drain)

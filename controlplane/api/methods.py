@@ -1,0 +1,194 @@
+"""One row per RPC: who may call it, how it is limited, how long it may take, whether it is audited.
+
+A handler without a row is refused when the server is built; a row without an RPC, or an RPC without
+a row, fails a test that walks the descriptors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Permission(StrEnum):
+    """What a caller must be allowed to do."""
+
+    PUBLIC = "public"
+    """Nothing: health and reflection."""
+    DIAGNOSE = "diagnose"
+    """Look into the daemon itself."""
+    READ = "read"
+    """See what is in a namespace."""
+    REPORT = "report"
+    """Act as an agent: register, beat, leave."""
+    OPERATE = "operate"
+    """Change agents, configuration or policies."""
+
+
+class RateClass(StrEnum):
+    """Which budget a call is charged to."""
+
+    FREE = "free"
+    """Not limited."""
+    READ = "read"
+    """Answered from memory."""
+    WRITE = "write"
+    """Goes to the store."""
+    BATCH = "batch"
+    """Many entries in one call."""
+    STREAM = "stream"
+    """Lives for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """The row of one RPC.
+
+    Attributes:
+        name: Full name, such as `/fleetplane.v1.RegistryService/Register`.
+        permission: What the caller must be allowed to do.
+        rate_class: Which budget it is charged to.
+        max_deadline_seconds: Longest the server works on it, whatever the client allows; None for
+            streams, which have a maximum age instead.
+        audited: The call is a change that the audit must show with the caller's address.
+        hot: Thousands per second: logged at DEBUG only, answered without extra work.
+        idempotent: Repeating the call changes nothing more, so clients may retry it; the others
+            are safe to repeat only with the same request_id.
+    """
+
+    name: str
+    permission: Permission
+    rate_class: RateClass
+    max_deadline_seconds: float | None
+    audited: bool = False
+    hot: bool = False
+    idempotent: bool = True
+
+    @property
+    def service(self) -> str:
+        """Full name of the service, such as `fleetplane.v1.RegistryService`."""
+        return self.name[1:].partition("/")[0]
+
+    @property
+    def is_infrastructure(self) -> bool:
+        """True for health, reflection and channelz, which never hold up a shutdown."""
+        return self.name.startswith("/grpc.")
+
+
+READ_SECONDS: Final = 10.0  # from memory; 5 s of it may be a wait for `min_revision`
+WRITE_SECONDS: Final = 15.0  # a store that fails over answers within that, or never
+BATCH_SECONDS: Final = 60.0  # 500 registrations against a slow store
+CONVERGENCE_SECONDS: Final = 600.0  # WaitForConvergence waits at most 10 min by contract
+PROBE_SECONDS: Final = 5.0  # health probes give up earlier
+
+
+def _read(name: str, *, hot: bool = False) -> Method:
+    return Method(
+        name=name,
+        permission=Permission.READ,
+        rate_class=RateClass.READ,
+        max_deadline_seconds=READ_SECONDS,
+        hot=hot,
+    )
+
+
+def _write(name: str, permission: Permission, *, idempotent: bool = False) -> Method:
+    return Method(
+        name=name,
+        permission=permission,
+        rate_class=RateClass.WRITE,
+        max_deadline_seconds=WRITE_SECONDS,
+        audited=True,
+        idempotent=idempotent,
+    )
+
+
+def _batch(name: str, permission: Permission, *, audited: bool) -> Method:
+    return Method(
+        name=name,
+        permission=permission,
+        rate_class=RateClass.BATCH,
+        max_deadline_seconds=BATCH_SECONDS,
+        audited=audited,
+    )
+
+
+def _stream(name: str, permission: Permission) -> Method:
+    return Method(
+        name=name,
+        permission=permission,
+        rate_class=RateClass.STREAM,
+        max_deadline_seconds=None,
+    )
+
+
+def _probe(name: str, permission: Permission, *, streaming: bool = False) -> Method:
+    return Method(
+        name=name,
+        permission=permission,
+        rate_class=RateClass.FREE,
+        max_deadline_seconds=None if streaming else PROBE_SECONDS,
+        hot=True,
+    )
+
+
+_REGISTRY: Final = "/fleetplane.v1.RegistryService/"
+_CONFIG: Final = "/fleetplane.v1.ConfigService/"
+_POLICY: Final = "/fleetplane.v1.PolicyService/"
+_HEALTH: Final = "/grpc.health.v1.Health/"
+_CHANNELZ: Final = "/grpc.channelz.v1.Channelz/"
+
+_ROWS: Final = (
+    _write(_REGISTRY + "Register", Permission.REPORT, idempotent=True),
+    _batch(_REGISTRY + "BatchRegister", Permission.REPORT, audited=True),
+    _write(_REGISTRY + "Deregister", Permission.REPORT, idempotent=True),
+    _read(_REGISTRY + "GetAgent"),
+    _read(_REGISTRY + "ListAgents"),
+    _write(_REGISTRY + "UpdateAgent", Permission.OPERATE),
+    _read(_REGISTRY + "Discover", hot=True),
+    _read(_REGISTRY + "FindBestAgent", hot=True),
+    _stream(_REGISTRY + "WatchAgents", Permission.READ),
+    _stream(_REGISTRY + "Heartbeat", Permission.REPORT),
+    _read(_CONFIG + "GetConfig", hot=True),
+    _write(_CONFIG + "UpdateConfig", Permission.OPERATE),
+    _stream(_CONFIG + "WatchConfig", Permission.READ),
+    _read(_CONFIG + "ListConfigRevisions"),
+    _write(_CONFIG + "RollbackConfig", Permission.OPERATE),
+    Method(
+        name=_CONFIG + "WaitForConvergence",
+        permission=Permission.READ,
+        rate_class=RateClass.STREAM,
+        max_deadline_seconds=CONVERGENCE_SECONDS,
+    ),
+    _read(_POLICY + "EvaluatePolicy", hot=True),
+    _batch(_POLICY + "BatchEvaluatePolicy", Permission.READ, audited=False),
+    _write(_POLICY + "CreatePolicy", Permission.OPERATE),
+    _read(_POLICY + "GetPolicy"),
+    _read(_POLICY + "ListPolicies"),
+    _write(_POLICY + "UpdatePolicy", Permission.OPERATE),
+    _write(_POLICY + "DeletePolicy", Permission.OPERATE),
+    _probe(_HEALTH + "Check", Permission.PUBLIC),
+    _probe(_HEALTH + "List", Permission.PUBLIC),
+    _probe(_HEALTH + "Watch", Permission.PUBLIC, streaming=True),
+    _probe(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Permission.PUBLIC,
+        streaming=True,
+    ),
+    _probe(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Permission.PUBLIC,
+        streaming=True,
+    ),
+    _probe(_CHANNELZ + "GetTopChannels", Permission.DIAGNOSE),
+    _probe(_CHANNELZ + "GetServers", Permission.DIAGNOSE),
+    _probe(_CHANNELZ + "GetServer", Permission.DIAGNOSE),
+    _probe(_CHANNELZ + "GetServerSockets", Permission.DIAGNOSE),
+    _probe(_CHANNELZ + "GetChannel", Permission.DIAGNOSE),
+    _probe(_CHANNELZ + "GetSubchannel", Permission.DIAGNOSE),
+    _probe(_CHANNELZ + "GetSocket", Permission.DIAGNOSE),
+)
+
+METHODS: Final[Mapping[str, Method]] = MappingProxyType({row.name: row for row in _ROWS})
+"""Every RPC the daemon answers, by full name."""

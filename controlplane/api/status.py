@@ -1,0 +1,175 @@
+"""The one table from refusals to gRPC statuses.
+
+Every non-OK answer carries a `google.rpc.ErrorInfo` with domain `fleetplane.dev`. A `DomainError`
+says its message and metadata to the caller; anything else is a defect, of which the caller learns
+nothing but the request id.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import (  # type: ignore[import-untyped]  # ships stubs but no py.typed
+    code_pb2,
+    error_details_pb2,
+    status_pb2,
+)
+
+from controlplane.domain.errors import (
+    AlreadyExists,
+    DomainError,
+    Draining,
+    FailedPrecondition,
+    InvalidArgument,
+    LimitExceeded,
+    NotFound,
+    NotReady,
+    RevisionConflict,
+    StoreUnavailable,
+)
+from fleetplane.v1 import error_reason_pb2
+
+ERROR_DOMAIN: Final = "fleetplane.dev"
+REASON_DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
+REASON_INTERNAL: Final = "INTERNAL"
+
+MESSAGE_BYTES: Final = 1024
+"""Statuses travel as HTTP/2 trailers, which peers bound to 8 KiB in all: texts are cut."""
+
+METADATA_BYTES: Final = 3072
+"""All of `ErrorInfo.metadata` together, for the same reason; entries beyond are left out."""
+
+VIOLATIONS: Final = 16
+"""Field violations in one answer, for the same reason; the first ones are the useful ones."""
+
+CODES: Final[Mapping[type[DomainError], int]] = MappingProxyType(
+    {
+        InvalidArgument: code_pb2.INVALID_ARGUMENT,
+        NotFound: code_pb2.NOT_FOUND,
+        AlreadyExists: code_pb2.ALREADY_EXISTS,
+        RevisionConflict: code_pb2.ABORTED,
+        FailedPrecondition: code_pb2.FAILED_PRECONDITION,
+        LimitExceeded: code_pb2.RESOURCE_EXHAUSTED,
+        StoreUnavailable: code_pb2.UNAVAILABLE,
+        NotReady: code_pb2.UNAVAILABLE,
+        Draining: code_pb2.UNAVAILABLE,
+    }
+)
+"""Code of each branch of the tree in `domain/errors.py`; a leaf has the code of its branch."""
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return `error` without the exception groups that wrap a single cause."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def code_of(error: DomainError) -> int:
+    """Return the `google.rpc.Code` of a refusal.
+
+    Raises:
+        LookupError: its branch of the tree has no row in `CODES`.
+    """
+    for ancestor in type(error).__mro__:
+        if ancestor in CODES:
+            return CODES[ancestor]
+    raise LookupError(f"{type(error).__name__} has no gRPC code")
+
+
+def status_of(error: BaseException, request_id: str) -> status_pb2.Status:
+    """Return what the caller is told about `error`.
+
+    Args:
+        error: What a handler raised; groups with a single cause are unwrapped.
+        request_id: Joins the answer and the log, for errors without a public text.
+    """
+    cause = root_cause(error)
+    if isinstance(cause, DomainError) and cause.reason:
+        return _refusal(cause)
+    if isinstance(cause, asyncio.TimeoutError):
+        return _status(
+            code_pb2.DEADLINE_EXCEEDED,
+            "the deadline of the call, or the bound of this method, has passed",
+            _error_info(REASON_DEADLINE_EXCEEDED, {}),
+        )
+    return _status(
+        code_pb2.INTERNAL,
+        f"internal error; quote request id {request_id}",
+        _error_info(REASON_INTERNAL, {"request_id": request_id}),
+    )
+
+
+def is_defect(error: BaseException) -> bool:
+    """Return whether `error` is one that the daemon should never have raised."""
+    cause = root_cause(error)
+    expected = isinstance(cause, DomainError) and bool(cause.reason)
+    return not (expected or isinstance(cause, asyncio.TimeoutError))
+
+
+def entry_error_of(error: BaseException, request_id: str = "") -> error_reason_pb2.EntryError:
+    """Return the refusal of one entry of a batch: what the single call would have answered."""
+    status = status_of(error, request_id)
+    entry = error_reason_pb2.EntryError(code=status.code, message=status.message)
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        bad_request = error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            entry.reason = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{info.reason}")
+            entry.metadata.update(info.metadata)
+        elif detail.Unpack(bad_request):
+            for violation in bad_request.field_violations:
+                entry.violations.add(field=violation.field, description=violation.description)
+    return entry
+
+
+def _refusal(error: DomainError) -> status_pb2.Status:
+    details: list[Message] = [_error_info(error.reason, error.metadata)]
+    if error.retry_after_seconds is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(error.retry_after_seconds * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if isinstance(error, InvalidArgument):
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=_cut(violation.field), description=_cut(violation.description)
+                    )
+                    for violation in error.violations[:VIOLATIONS]
+                ]
+            )
+        )
+    return _status(code_of(error), error.message, *details)
+
+
+def _error_info(reason: str, metadata: Mapping[str, str]) -> error_details_pb2.ErrorInfo:
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN)
+    room = METADATA_BYTES
+    for key, value in metadata.items():
+        room -= len(key.encode()) + len(value.encode())
+        if room < 0:
+            break
+        info.metadata[key] = value
+    return info
+
+
+def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
+    status = status_pb2.Status(code=code, message=_cut(message))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _cut(text: str, limit: int = MESSAGE_BYTES) -> str:
+    """Return `text`, shortened to `limit` bytes of UTF-8 if it is longer."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= limit:
+        return text
+    return raw[: limit - 3].decode("utf-8", "ignore") + "..."

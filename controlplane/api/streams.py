@@ -1,0 +1,328 @@
+"""Drives long-lived streams: one writer, bounded memory, and never an end without a word.
+
+A stream ends in one of these ways:
+
+* its source ends or the peer half-closes: OK;
+* the replica drains, or the stream reaches its maximum age: a last GoAway message, then OK;
+* the peer accepts nothing for `write_seconds`: nothing more can be written to it, so the call is
+  answered RESOURCE_EXHAUSTED/LIMIT_EXCEEDED with metadata `go_away = SLOW_READER`;
+* an error: the status of that error;
+* the peer disconnects: cancellation.
+
+No await on grpc is wrapped in `asyncio.timeout`: a timer cancels the task that waits, and only when
+the call is over. Each cancelled read or write leaks a little in grpc (grpc/grpc#43360).
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import grpc
+
+from controlplane.api.drain import Drain
+from controlplane.api.status import root_cause
+from controlplane.domain.errors import LimitExceeded
+from fleetplane.v1 import watch_pb2
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+_Item = TypeVar("_Item")
+
+OUTBOX_MESSAGES: Final = 64
+"""Back-pressure, not buffering: a slow peer slows its own producer."""
+
+METADATA_GO_AWAY: Final = "go_away"
+"""Key of `ErrorInfo.metadata` that says why a stream was ended without a GoAway message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """Bounds of every long-lived stream.
+
+    Attributes:
+        write_seconds: How long one write may wait for the peer to read. Default 10, by contract.
+        max_age_seconds: A stream is sent away at this age, so that load spreads over replicas and
+            every stream outlives its connection's grace (`ServerOptions`). Default 20 min.
+        age_jitter: Share of the age, 0-1, that is taken off at random, so that streams opened
+            together do not come back together. Default 0.2.
+        retry_after_ms: What GoAway tells the client to wait before reconnecting. Default 100 ms.
+    """
+
+    write_seconds: float = 10.0
+    max_age_seconds: float = 1200.0
+    age_jitter: float = 0.2
+    retry_after_ms: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamKeeper:
+    """What all streams of a server share.
+
+    Attributes:
+        drain: Says when this replica shuts down.
+        limits: Bounds of every stream.
+    """
+
+    drain: Drain
+    limits: StreamLimits = StreamLimits()
+
+    @contextmanager
+    def ending(self, end: Callable[["watch_pb2.GoAway.Reason.ValueType"], None]) -> Iterator[None]:
+        """Call `end` with the reason when the replica drains or the stream gets too old."""
+        reasons = watch_pb2.GoAway.Reason
+        limits = self.limits
+        spread = random.uniform(0, limits.age_jitter)  # noqa: S311 - spreads load, guards nothing
+        timer = asyncio.get_running_loop().call_later(
+            limits.max_age_seconds * (1 - spread), end, reasons.REASON_MAX_AGE
+        )
+        try:
+            with self.drain.calling(lambda: end(reasons.REASON_DRAINING)):
+                yield
+        finally:
+            timer.cancel()
+
+    def go_away(self, reason: "watch_pb2.GoAway.Reason.ValueType") -> watch_pb2.GoAway:
+        """Return the message that ends a stream."""
+        message = watch_pb2.GoAway(reason=reason)
+        message.retry_after.FromMilliseconds(self.limits.retry_after_ms)
+        return message
+
+
+class StreamWriter(Generic[Out]):
+    """The one writer of a stream. Messages may be ready bytes, serialised once for many watchers.
+
+    grpc allows one write at a time, so a writer belongs to one task at a time.
+    """
+
+    __slots__ = ("_context", "_keeper", "_late", "_loop")
+
+    def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", keeper: StreamKeeper) -> None:
+        self._context = context
+        self._keeper = keeper
+        self._loop = asyncio.get_running_loop()
+        self._late = False
+
+    async def write(self, message: Out | bytes) -> None:
+        """Send one message; wait while the peer's window is full.
+
+        Raises:
+            LimitExceeded: the peer accepted nothing for `write_seconds`. The stream is beyond use
+                and no shutdown waits for it any more.
+        """
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a stream is written from a task")
+        limit = self._keeper.limits.write_seconds
+        timer = self._loop.call_later(limit, self._give_up, task)
+        try:
+            await self._context.write(message)
+        except asyncio.CancelledError:
+            if self._late and task.uncancel() == 0:
+                self._keeper.drain.leave(self._context)
+                raise _slow_reader(limit) from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        self._late = True
+        task.cancel()
+
+
+def _slow_reader(limit: float) -> LimitExceeded:
+    error = LimitExceeded(
+        "the time in seconds that a stream may go unread", limit=round(limit), retry_after_seconds=1
+    )
+    error.metadata[METADATA_GO_AWAY] = "SLOW_READER"
+    return error
+
+
+async def run_stream(
+    messages: AsyncIterator[Out | bytes],
+    context: "grpc.aio.ServicerContext[Any, Any]",
+    *,
+    go_away: Callable[[watch_pb2.GoAway], Out],
+    keeper: StreamKeeper,
+) -> None:
+    """Send what `messages` yields until it ends, the replica drains or the stream is too old.
+
+    Runs in the handler's task, without another one: an idle watcher costs a suspended generator
+    and a timer. `messages` is closed before returning, however the stream ends.
+
+    Args:
+        messages: The source, usually an async generator; cancelled while it waits when the stream
+            must end.
+        context: grpc's side of the call.
+        go_away: Wraps the last message for this stream's type.
+        keeper: Limits and drain.
+
+    Raises:
+        LimitExceeded: the peer does not read.
+    """
+    writer: StreamWriter[Out] = StreamWriter(context, keeper)
+    source = _Interruptible(messages)
+    ending: list[watch_pb2.GoAway.Reason.ValueType] = []
+
+    def end(reason: watch_pb2.GoAway.Reason.ValueType) -> None:
+        ending.append(reason)
+        source.interrupt()
+
+    with keeper.ending(end):
+        async with aclosing(source):
+            async for message in source:
+                await writer.write(message)
+    if ending:
+        await writer.write(go_away(keeper.go_away(ending[0])))
+
+
+class _Interruptible(Generic[In]):
+    """Iterates until the source ends or `interrupt` is called, even while the source waits.
+
+    Whoever works on an item is not disturbed. Belongs to the task that makes it.
+    """
+
+    __slots__ = ("_interrupted", "_source", "_task", "_waiting")
+
+    def __init__(self, source: AsyncIterator[In]) -> None:
+        self._source = source
+        self._task = asyncio.current_task()
+        self._waiting = False
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """End the iteration. Idempotent."""
+        if self._interrupted:
+            return
+        self._interrupted = True
+        if self._waiting and self._task is not None:
+            self._task.cancel()
+
+    def __aiter__(self) -> "_Interruptible[In]":
+        return self
+
+    async def __anext__(self) -> In:
+        if self._interrupted:
+            raise StopAsyncIteration
+        self._waiting = True
+        try:
+            return await anext(self._source)
+        except asyncio.CancelledError:
+            if self._is_own_cancellation():
+                raise StopAsyncIteration from None
+            raise
+        finally:
+            self._waiting = False
+
+    def _is_own_cancellation(self) -> bool:
+        """Take back the cancellation of `interrupt`; False if somebody else cancelled as well."""
+        return self._interrupted and self._task is not None and self._task.uncancel() == 0
+
+    async def aclose(self) -> None:
+        """Close the source, if it can be closed."""
+        close = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def run_session(
+    requests: AsyncIterable[In],
+    context: "grpc.aio.ServicerContext[Any, Any]",
+    *,
+    handle: Callable[[In], Awaitable[Out | bytes | None]],
+    go_away: Callable[[watch_pb2.GoAway], Out],
+    keeper: StreamKeeper,
+    events: AsyncIterable[Out | bytes] | None = None,
+) -> None:
+    """Drive one bidirectional stream: one reader, one event pump, one writer, one way out.
+
+    Returns when the peer half-closes, `events` ends, the replica drains or the stream is too old.
+    Before that, a request that is being handled is finished, and what is in the outbox is sent.
+
+    Args:
+        requests: What the peer sends.
+        context: grpc's side of the call.
+        handle: Answers one request, or returns None. Awaited one at a time, in order.
+        go_away: Wraps the last message for this stream's type.
+        keeper: Limits and drain.
+        events: What the server sends unasked; None if nothing.
+
+    Raises:
+        LimitExceeded: the peer does not read.
+        BaseException: whatever `handle`, `requests` or `events` raise.
+    """
+    session = _Session(StreamWriter(context, keeper), handle)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(session.write(), name="session-write")
+            sources = [tasks.create_task(session.read(requests), name="session-read")]
+            if events is not None:
+                sources.append(tasks.create_task(session.pump(events), name="session-pump"))
+            with keeper.ending(session.end):
+                await asyncio.wait(sources, return_when=asyncio.FIRST_COMPLETED)
+                session.interrupt()
+                await asyncio.wait(sources)
+            if session.reason is not None:
+                await session.outbox.put(go_away(keeper.go_away(session.reason)))
+            await session.outbox.put(None)
+    except BaseExceptionGroup as group:
+        cause = root_cause(group)
+        if cause is group:
+            raise
+        raise cause from None
+
+
+class _Session(Generic[In, Out]):
+    """The parts of one bidirectional stream."""
+
+    def __init__(
+        self,
+        writer: StreamWriter[Out],
+        handle: Callable[[In], Awaitable[Out | bytes | None]],
+    ) -> None:
+        self.outbox: asyncio.Queue[Out | bytes | None] = asyncio.Queue(OUTBOX_MESSAGES)
+        self.reason: watch_pb2.GoAway.Reason.ValueType | None = None
+        self._writer = writer
+        self._handle = handle
+        self._sources: list[_Interruptible[Any]] = []
+        self._interrupted = False
+
+    def end(self, reason: "watch_pb2.GoAway.Reason.ValueType") -> None:
+        """End the session for `reason`; only the first one counts."""
+        if self.reason is None:
+            self.reason = reason
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Take nothing more from the sources."""
+        self._interrupted = True
+        for source in self._sources:
+            source.interrupt()
+
+    async def read(self, requests: AsyncIterable[In]) -> None:
+        """Answer requests, one at a time."""
+        async with aclosing(self._source(requests)) as source:
+            async for request in source:
+                reply = await self._handle(request)
+                if reply is not None:
+                    await self.outbox.put(reply)
+
+    async def pump(self, events: AsyncIterable[Out | bytes]) -> None:
+        """Pass on what the server says unasked."""
+        async with aclosing(self._source(events)) as source:
+            async for event in source:
+                await self.outbox.put(event)
+
+    async def write(self) -> None:
+        """Send the outbox until its end is marked by None."""
+        while (message := await self.outbox.get()) is not None:
+            await self._writer.write(message)
+
+    def _source(self, items: AsyncIterable[_Item]) -> _Interruptible[_Item]:
+        source = _Interruptible(aiter(items))
+        self._sources.append(source)
+        if self._interrupted:
+            source.interrupt()
+        return source
