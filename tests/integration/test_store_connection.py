@@ -1,4 +1,5 @@
 import asyncio
+import random
 
 import pytest
 from redis import exceptions as redis_errors
@@ -22,7 +23,12 @@ from tests.fakes.valkey import (
 
 APPEND = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")
 INCREMENT = Script("return redis.call('INCR', KEYS[1])")
+ECHO = Script("return ARGV[1]")
 FAIL = Script("return redis.error_reply('ERR on purpose')")
+
+
+def _echoes(caller: int) -> list[tuple[list[str], list[str]]]:
+    return [(["k"], [f"{caller}-{item}"]) for item in range(20)]
 
 
 async def _notification(pubsub: PubSub, channel: str) -> bytes:
@@ -102,6 +108,23 @@ async def test_a_burst_beyond_the_pool_waits_instead_of_failing():
         await asyncio.gather(*(store.run(INCREMENT, ["n"]) for _ in range(50)))
         assert await store.reads.get("n") == b"50"
         assert (await server.command("CLIENT LIST")).count("name=fleetplane") <= 2 * 2
+
+
+async def test_cancelled_callers_take_no_connection_with_them():
+    seeded = random.Random(7)
+    async with (
+        valkey_server() as server,
+        StoreConnection(f"{server.url}&max_connections=2", socket_timeout=0.5) as store,
+    ):
+        for _ in range(100):
+            calls = [asyncio.create_task(store.eval_many(ECHO, _echoes(i))) for i in range(8)]
+            await asyncio.sleep(seeded.random() * 0.004)
+            for call in calls[:6]:
+                call.cancel()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            for i, outcome in enumerate(outcomes):
+                if not isinstance(outcome, asyncio.CancelledError):
+                    assert outcome == [args[0].encode() for _, args in _echoes(i)]
 
 
 async def test_notifications_are_added_to_what_others_rely_on():

@@ -7,15 +7,16 @@ it negotiates maintenance notifications with every server it meets.
 
 from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from controlplane.storage.redis.address import StoreAddress, Topology
+from controlplane.storage.redis.pools import WaitingPool, WaitingSentinelPool
 
 Client = Redis | RedisCluster
 
@@ -45,10 +46,6 @@ def retry_reads() -> Retry:
 def never_retry() -> Retry:
     """Return the policy of clients that write: a timeout may hide a write that happened."""
     return Retry(NoBackoff(), 0)
-
-
-class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """A pool of the current primary that waits for a free connection instead of raising."""
 
 
 class ClientFactory:
@@ -97,7 +94,7 @@ class ClientFactory:
         if self._sentinel is not None:
             await self._sentinel.aclose()
 
-    def _standalone_pool(self, retry: Retry) -> BlockingConnectionPool:
+    def _standalone_pool(self, retry: Retry) -> WaitingPool:
         where: dict[str, Any]
         if self._address.socket_path is not None:
             where = {
@@ -108,7 +105,7 @@ class ClientFactory:
             host, port = self._address.hosts[0]
             connection_class = SSLConnection if self._address.tls else Connection
             where = {"connection_class": connection_class, "host": host, "port": port}
-        return BlockingConnectionPool(
+        return WaitingPool(
             timeout=self._pool_timeout,
             db=self._address.db,
             retry=retry,
@@ -116,9 +113,9 @@ class ClientFactory:
             **self._options,
         )
 
-    def _sentinel_pool(self, retry: Retry) -> SentinelConnectionPool:
+    def _sentinel_pool(self, retry: Retry) -> WaitingSentinelPool:
         # redis-py leaves the constructors of its sentinel module untyped
-        return _BlockingSentinelPool(  # type: ignore[no-untyped-call]
+        return WaitingSentinelPool(  # type: ignore[no-untyped-call]
             self._address.service,
             self._sentinel,
             timeout=self._pool_timeout,
