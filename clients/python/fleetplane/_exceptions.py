@@ -1,0 +1,208 @@
+"""Everything the SDK raises when the control plane says no or cannot be asked.
+
+    FleetError
+    ├── InvalidArgument       INVALID_FIELD, INVALID_CURSOR: the request is wrong; see `violations`
+    ├── NotFound              AGENT_, INSTANCE_, POLICY_, REVISION_NOT_FOUND, NO_CANDIDATE
+    ├── AlreadyExists         AGENT_EXISTS, POLICY_EXISTS, REQUEST_ID_REUSED
+    ├── RevisionConflict      REVISION_CONFLICT: somebody else wrote; read again and retry
+    ├── FailedPrecondition    INVALID_TRANSITION, INSTANCE_FENCED, ACTIVATION_REFUSED
+    ├── LimitExceeded         LIMIT_EXCEEDED: a quota or a bound
+    ├── Unavailable           STORE_UNAVAILABLE, NOT_READY, DRAINING, or nobody answered at all
+    ├── DeadlineExceeded      DEADLINE_EXCEEDED: a write may or may not have happened
+    ├── Unauthenticated       the daemon does not know who is calling
+    ├── PermissionDenied      the caller may not do that
+    ├── Unimplemented         the daemon is older than this SDK
+    ├── InternalError         INTERNAL: a defect; `metadata["request_id"]` finds its log
+    ├── PolicyDenied          `Agent.require`: the policies refuse the action
+    └── ApprovalRequired      `Agent.require`: the action needs somebody's approval
+
+Switch on the class, then on `reason`; never on the text. An error that came from a call keeps the
+`grpc.aio.AioRpcError` as `__cause__`.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+import grpc
+
+from fleetplane._details import (
+    NO_DETAILS,
+    STATUS_DETAILS_KEY,
+    FieldViolation,
+    StatusDetails,
+    parse_status,
+)
+from fleetplane.v1 import error_reason_pb2, policy_service_pb2
+
+
+class Reason(enum.StrEnum):
+    """Why a call was refused: `fleetplane.v1.ErrorReason` without its prefix."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    """No reason was given, or one this SDK is too old to know."""
+    INVALID_FIELD = "INVALID_FIELD"
+    INVALID_CURSOR = "INVALID_CURSOR"
+    AGENT_NOT_FOUND = "AGENT_NOT_FOUND"
+    INSTANCE_NOT_FOUND = "INSTANCE_NOT_FOUND"
+    POLICY_NOT_FOUND = "POLICY_NOT_FOUND"
+    REVISION_NOT_FOUND = "REVISION_NOT_FOUND"
+    NO_CANDIDATE = "NO_CANDIDATE"
+    AGENT_EXISTS = "AGENT_EXISTS"
+    POLICY_EXISTS = "POLICY_EXISTS"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    REVISION_CONFLICT = "REVISION_CONFLICT"
+    INVALID_TRANSITION = "INVALID_TRANSITION"
+    INSTANCE_FENCED = "INSTANCE_FENCED"
+    ACTIVATION_REFUSED = "ACTIVATION_REFUSED"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    NOT_READY = "NOT_READY"
+    DRAINING = "DRAINING"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    INTERNAL = "INTERNAL"
+
+
+class FleetError(Exception):
+    """Base of everything the SDK raises on behalf of the control plane.
+
+    Attributes:
+        message: what happened, in words.
+        reason: why, as an enum; `Reason.UNSPECIFIED` if nobody said.
+        metadata: everything variable in the message, by name.
+        violations: wrong fields of the request, for `InvalidArgument`.
+        retry_after: seconds after which a retry makes sense, if the daemon named them.
+    """
+
+    def __init__(self, message: str, details: StatusDetails = NO_DETAILS) -> None:
+        super().__init__(message)
+        self.message: Final = message
+        self.reason: Final = _REASONS.get(details.reason, Reason.UNSPECIFIED)
+        self.metadata: Final[Mapping[str, str]] = details.metadata
+        self.violations: Final[tuple[FieldViolation, ...]] = details.violations
+        self.retry_after: Final = details.retry_after
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later without anybody changing it."""
+        return self.retry_after is not None
+
+
+class InvalidArgument(FleetError):
+    """A field is missing, malformed or out of range, or a page token was not issued here."""
+
+
+class NotFound(FleetError):
+    """What the call names does not exist in this namespace, or no agent qualifies."""
+
+
+class AlreadyExists(FleetError):
+    """The identity belongs to something with other content."""
+
+
+class RevisionConflict(FleetError):
+    """`expected_revision` is stale: `metadata["current_revision"]` is the one to start from."""
+
+
+class FailedPrecondition(FleetError):
+    """The state of the object does not allow the call."""
+
+
+class LimitExceeded(FleetError):
+    """A quota or a bound is reached; with `retry_after` it is a rate, without it a size."""
+
+
+class Unavailable(FleetError):
+    """The control plane cannot answer now. Calls were already retried until their deadline."""
+
+    @property
+    def retryable(self) -> bool:
+        """Always: nobody refused the request."""
+        return True
+
+
+class DeadlineExceeded(FleetError):
+    """No answer in time. A write may or may not have happened."""
+
+
+class Unauthenticated(FleetError):
+    """The daemon does not know who is calling."""
+
+
+class PermissionDenied(FleetError):
+    """The caller may not do that."""
+
+
+class Unimplemented(FleetError):
+    """The daemon does not have this method: it is older than the SDK."""
+
+
+class InternalError(FleetError):
+    """A defect in the daemon; its log has the rest under `metadata["request_id"]`."""
+
+
+class PolicyDenied(FleetError):
+    """The policies refuse an action; `decision` says which and why."""
+
+    def __init__(self, decision: policy_service_pb2.PolicyDecision) -> None:
+        super().__init__(_verdict("denied", decision))
+        self.decision: Final = decision
+
+
+class ApprovalRequired(FleetError):
+    """The policies want somebody to approve an action first; `decision` says which and why."""
+
+    def __init__(self, decision: policy_service_pb2.PolicyDecision) -> None:
+        super().__init__(_verdict("approval required", decision))
+        self.decision: Final = decision
+
+
+_REASONS: Final = {str(reason): reason for reason in Reason}
+
+_FAMILIES: Final[Mapping[int, type[FleetError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT.value[0]: InvalidArgument,
+    grpc.StatusCode.OUT_OF_RANGE.value[0]: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND.value[0]: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS.value[0]: AlreadyExists,
+    grpc.StatusCode.ABORTED.value[0]: RevisionConflict,
+    grpc.StatusCode.FAILED_PRECONDITION.value[0]: FailedPrecondition,
+    grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: LimitExceeded,
+    grpc.StatusCode.UNAVAILABLE.value[0]: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED.value[0]: DeadlineExceeded,
+    grpc.StatusCode.UNAUTHENTICATED.value[0]: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED.value[0]: PermissionDenied,
+    grpc.StatusCode.UNIMPLEMENTED.value[0]: Unimplemented,
+    grpc.StatusCode.INTERNAL.value[0]: InternalError,
+}
+"""gRPC code to class; every other code (UNKNOWN, CANCELLED, DATA_LOSS) is a plain `FleetError`."""
+
+_PREFIX: Final = "ERROR_REASON_"
+
+
+def error_from_call(error: grpc.aio.AioRpcError) -> FleetError:
+    """Build the typed error of a refused call; the caller raises it `from error`."""
+    details = NO_DETAILS
+    for key, value in error.trailing_metadata() or ():
+        if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
+            details = parse_status(value)
+    family = _FAMILIES.get(error.code().value[0], FleetError)
+    return family(error.details() or error.code().name, details)
+
+
+def error_from_entry(entry: error_reason_pb2.EntryError) -> FleetError:
+    """Build the typed error of one refused entry of a batch: the same as that of a single call."""
+    name = error_reason_pb2.ErrorReason.Name(entry.reason) if entry.reason in _KNOWN else ""
+    details = StatusDetails(
+        reason=name.removeprefix(_PREFIX),
+        metadata=dict(entry.metadata),
+        violations=tuple(FieldViolation(one.field, one.description) for one in entry.violations),
+    )
+    return _FAMILIES.get(entry.code, FleetError)(entry.message, details)
+
+
+_KNOWN: Final = frozenset(error_reason_pb2.ErrorReason.values())
+
+
+def _verdict(outcome: str, decision: policy_service_pb2.PolicyDecision) -> str:
+    policies = ", ".join(decision.determining_policies)
+    return f"{outcome}: {decision.message}" + (f" [{policies}]" if policies else "")
