@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 EMBEDDED = "embedded"
 
+_LAST_PORT = 65_535  # ports are 16 bits wide
+
 
 class LogFormat(StrEnum):
     """How log lines look."""
@@ -112,7 +114,7 @@ class Settings(BaseSettings):
         if value.startswith("unix:"):
             return value
         host, colon, port = value.rpartition(":")
-        if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        if not colon or not host or not port.isdecimal() or int(port) > _LAST_PORT:
             raise ValueError("must be host:port with a port of 0-65535, or unix:/path")
         return value
 

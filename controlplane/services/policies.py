@@ -1,7 +1,8 @@
 """Policies: written to the ledger, read from memory. `decisions.py` asks them."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from controlplane.domain.errors import (
     FieldViolation,
@@ -27,6 +28,7 @@ from controlplane.services.ports import (
     Delete,
     Expect,
     Ledger,
+    Position,
     Put,
     Record,
     RequestKey,
@@ -39,6 +41,17 @@ MAX_ATTEMPTS = 8
 
 LINTED_POLICIES = 2000
 """Above this many policies a write is linted alone: pairwise lint grows with the square."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyPage:
+    """Some of the policies of a namespace."""
+
+    policies: tuple[Policy, ...]
+    total: int
+    position: Position
+    next_cursor: str
+    """Where the next page begins; empty on the last one."""
 
 
 class Policies:
@@ -66,6 +79,7 @@ class Policies:
             PolicyExists: its id is taken.
             LimitExceeded: the namespace holds too many.
         """
+        policy = replace(policy, updated_by=caller.name)
         require_valid(policy)
         view = self._read_model.view(namespace)
         if len(view.policies) >= self._max_policies and policy.policy_id not in view.policies:
@@ -105,13 +119,25 @@ class Policies:
             raise PolicyNotFound(policy_id)
         return policy
 
-    async def list_all(
-        self, namespace: str, *, enabled_only: bool, min_revision: int
-    ) -> tuple[NamespaceView, list[Policy]]:
-        """Return all policies, highest priority first, then by id."""
+    async def page(
+        self, namespace: str, *, enabled_only: bool, min_revision: int, after: str, limit: int
+    ) -> "PolicyPage":
+        """Return policies after a cursor, highest priority first, then by id.
+
+        The cursor is the place in that order, so a page is stable while policies come and go.
+        """
         view = await self._read_model.at_least(namespace, min_revision)
         chosen = [p for p in view.policies.values() if p.enabled or not enabled_only]
-        return view, sorted(chosen, key=lambda p: (-p.priority, p.policy_id))
+        chosen.sort(key=_order)
+        start = bisect_right(chosen, _order_of(after), key=_order) if after else 0
+        policies = chosen[start : start + limit]
+        more = start + limit < len(chosen)
+        return PolicyPage(
+            policies=tuple(policies),
+            total=len(chosen),
+            position=view.position,
+            next_cursor=_cursor_of(policies[-1]) if more else "",
+        )
 
     async def update(
         self,
@@ -139,9 +165,12 @@ class Policies:
                 return current, ()
             _check_revision(policy.policy_id, expected_revision, record)
             changed = replace(current, **{name: getattr(policy, name) for name in fields})
+            if changed == current:
+                return current, ()
+            changed = replace(changed, updated_by=caller.name)
             require_valid(changed)
             remarks = warnings_about(self._read_model.view(namespace), changed)
-            if dry_run or changed == current:
+            if dry_run:
                 return changed, remarks
             try:
                 committed = await self._ledger.commit(
@@ -216,6 +245,19 @@ class Policies:
         return record
 
 
+def _order(policy: Policy) -> tuple[int, str]:
+    return -policy.priority, policy.policy_id
+
+
+def _cursor_of(policy: Policy) -> str:
+    return f"{-policy.priority} {policy.policy_id}"
+
+
+def _order_of(cursor: str) -> tuple[int, str]:
+    priority, _, policy_id = cursor.partition(" ")
+    return int(priority), policy_id
+
+
 def require_valid(policy: Policy) -> None:
     """Refuse a policy that is not valid, naming fields as `policy.<path>`."""
     violations = validate_policy(policy)
@@ -242,7 +284,7 @@ def _check_revision(policy_id: str, expected: int, record: Record) -> None:
 
 
 def _stamped(policy: Policy, committed: Committed) -> Policy:
-    return replace(policy, revision=committed.revision)
+    return replace(policy, revision=committed.revision, updated_at_ms=committed.at_ms)
 
 
 def _audit(

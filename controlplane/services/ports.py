@@ -209,7 +209,7 @@ class Ledger(Protocol):
     async def read_audit(
         self, namespace: str, *, after: int = 0, limit: int = 100
     ) -> list[tuple[int, int, AuditEntry]]:
-        """Return (revision, at_ms, entry) of the audit log, oldest first, above revision `after`."""
+        """Return (revision, at_ms, entry) of the audit log above `after`, oldest first."""
 
     async def find_request(self, namespace: str, request: RequestKey) -> Committed | None:
         """Return the remembered result of a request, as a replay; None if it is unknown."""

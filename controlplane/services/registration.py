@@ -152,7 +152,7 @@ class RegistrationPlanner:
                     fresh_generation=True,
                 )
             )
-            grant = agent.spec.degraded_after_ms or self._liveness.degraded_after_ms
+            grant = self._liveness.deadline_after(instance.state, agent.spec)
             steps.append(SetDeadline(instance.instance_id, grant))
         if not steps:
             return Plan(Registered(agent=agent, instance=instance, created=False), None)

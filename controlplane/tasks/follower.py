@@ -10,7 +10,7 @@ from controlplane.services.ports import ChangeFeed, Clock
 from controlplane.services.read_model import NamespaceView, ReadModel
 
 WAIT_SECONDS = 2.0
-"""Longest wait for news: the anti-entropy period. Even a lost wake-up delays a change by no more."""
+"""Longest wait for news: the anti-entropy period, which bounds the harm of a lost wake-up."""
 
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses after failures in a row; the last repeats. Short first: most failures are a reconnect."""

@@ -102,8 +102,8 @@ class Policy:
     `priority` lies in -1,000,000..1,000,000, higher wins; equal priorities resolve by strictness
     (DENY, REQUIRE_APPROVAL, ALLOW), never by order. `guardrail` (DENY only) cannot be overridden by
     any priority or scope. A policy with neither target nor conditions needs `match_all`.
-    `not_before_ms` (inclusive) and `not_after_ms` (exclusive) are Unix milliseconds. `revision` is
-    the namespace revision of its last write; the engine does not read it.
+    `not_before_ms` (inclusive) and `not_after_ms` (exclusive) are Unix milliseconds. `revision`,
+    `updated_at_ms` and `updated_by` describe its last write; the engine does not read them.
     """
 
     policy_id: str
@@ -121,6 +121,8 @@ class Policy:
     not_before_ms: int | None = None
     not_after_ms: int | None = None
     revision: int = 0
+    updated_at_ms: int = 0
+    updated_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,165 @@
+"""Policies and decisions; the contract is protos/fleetplane/v1/policy_service.proto."""
+
+from typing import Any
+
+import grpc
+
+from controlplane.api.context import current_caller
+from controlplane.api.convert.configs import position_to_proto
+from controlplane.api.convert.policies import (
+    MAX_BATCH,
+    decision_to_proto,
+    explain_from_proto,
+    mask_from_proto,
+    policy_from_proto,
+    policy_to_proto,
+    question_from_proto,
+)
+from controlplane.api.convert.requests import reason_from_proto, request_key
+from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
+from controlplane.api.status import entry_error_of
+from controlplane.domain.errors import DomainError, InvalidArgument
+from controlplane.domain.identity import namespace_of
+from controlplane.services.decisions import Answered, Decisions, Question
+from controlplane.services.policies import Policies
+from fleetplane.v1 import policy_service_pb2 as pb
+from fleetplane.v1 import policy_service_pb2_grpc as pb_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_STOP_AT_PERMITTED = {
+    pb.BatchEvaluatePolicyRequest.MODE_UNSPECIFIED: None,
+    pb.BatchEvaluatePolicyRequest.MODE_EXECUTE_ALL: None,
+    pb.BatchEvaluatePolicyRequest.MODE_DENY_ON_FIRST_DENY: False,
+    pb.BatchEvaluatePolicyRequest.MODE_PERMIT_ON_FIRST_PERMIT: True,
+}
+
+
+class PolicyService(pb_grpc.PolicyServiceServicer):
+    """Parses, calls, renders."""
+
+    def __init__(self, policies: Policies, decisions: Decisions, tokens: PageTokens) -> None:
+        self._policies = policies
+        self._decisions = decisions
+        self._tokens = tokens
+
+    async def EvaluatePolicy(
+        self, request: pb.EvaluatePolicyRequest, context: Context
+    ) -> pb.EvaluatePolicyResponse:
+        answer = self._decisions.evaluate(
+            namespace_of(request.namespace),
+            question_from_proto(request),
+            explain=explain_from_proto(request.explain),
+        )
+        return pb.EvaluatePolicyResponse(decision=decision_to_proto(answer))
+
+    async def BatchEvaluatePolicy(
+        self, request: pb.BatchEvaluatePolicyRequest, context: Context
+    ) -> pb.BatchEvaluatePolicyResponse:
+        if not 0 < len(request.items) <= MAX_BATCH:
+            raise InvalidArgument.of("items", f"must hold 1-{MAX_BATCH} actions")
+        if request.mode not in _STOP_AT_PERMITTED:
+            raise InvalidArgument.of("mode", "is not known here")
+        revision, answers = self._decisions.evaluate_many(
+            namespace_of(request.namespace),
+            [_question_or_refusal(item) for item in request.items],
+            explain=explain_from_proto(request.explain),
+            stop_at_permitted=_STOP_AT_PERMITTED[request.mode],
+        )
+        return pb.BatchEvaluatePolicyResponse(
+            results=[_result(answer) for answer in answers], policy_revision=revision
+        )
+
+    async def CreatePolicy(
+        self, request: pb.CreatePolicyRequest, context: Context
+    ) -> pb.CreatePolicyResponse:
+        policy, warnings = await self._policies.create(
+            namespace_of(request.namespace),
+            policy_from_proto(request.policy),
+            reason=reason_from_proto(request.reason),
+            request=request_key(request, request.request_id),
+            dry_run=request.dry_run,
+            caller=current_caller(),
+        )
+        return pb.CreatePolicyResponse(policy=policy_to_proto(policy), warnings=warnings)
+
+    async def GetPolicy(
+        self, request: pb.GetPolicyRequest, context: Context
+    ) -> pb.GetPolicyResponse:
+        policy = await self._policies.get(
+            namespace_of(request.namespace),
+            _required(request.policy_id, "policy_id"),
+            min_revision=request.min_revision,
+        )
+        return pb.GetPolicyResponse(policy=policy_to_proto(policy))
+
+    async def ListPolicies(
+        self, request: pb.ListPoliciesRequest, context: Context
+    ) -> pb.ListPoliciesResponse:
+        namespace = namespace_of(request.namespace)
+        size, digest = page_size(request.page_size), digest_of_arguments(request)
+        cursor = self._tokens.decode(request.page_token, namespace, digest)
+        page = await self._policies.page(
+            namespace,
+            enabled_only=request.enabled_only,
+            min_revision=request.min_revision,
+            after=cursor,
+            limit=size,
+        )
+        response = pb.ListPoliciesResponse(
+            policies=[policy_to_proto(policy) for policy in page.policies],
+            total_size=page.total,
+            position=position_to_proto(page.position),
+        )
+        if page.next_cursor:
+            response.next_page_token = self._tokens.encode(namespace, digest, page.next_cursor)
+        return response
+
+    async def UpdatePolicy(
+        self, request: pb.UpdatePolicyRequest, context: Context
+    ) -> pb.UpdatePolicyResponse:
+        _required(request.policy.policy_id, "policy.policy_id")
+        fields = mask_from_proto(request.update_mask.paths)
+        policy, warnings = await self._policies.update(
+            namespace_of(request.namespace),
+            policy_from_proto(request.policy, mask=fields),
+            fields,
+            expected_revision=request.expected_revision,
+            reason=reason_from_proto(request.reason),
+            request=request_key(request, request.request_id),
+            dry_run=request.dry_run,
+            caller=current_caller(),
+        )
+        return pb.UpdatePolicyResponse(policy=policy_to_proto(policy), warnings=warnings)
+
+    async def DeletePolicy(
+        self, request: pb.DeletePolicyRequest, context: Context
+    ) -> pb.DeletePolicyResponse:
+        revision = await self._policies.delete(
+            namespace_of(request.namespace),
+            _required(request.policy_id, "policy_id"),
+            expected_revision=request.expected_revision,
+            reason=reason_from_proto(request.reason),
+            request=request_key(request, request.request_id),
+            caller=current_caller(),
+        )
+        return pb.DeletePolicyResponse(revision=revision)
+
+
+def _question_or_refusal(item: pb.EvaluationItem) -> Question | DomainError:
+    try:
+        return question_from_proto(item)
+    except DomainError as refusal:
+        return refusal
+
+
+def _result(answer: Answered | DomainError) -> pb.EvaluationResult:
+    if isinstance(answer, DomainError):
+        return pb.EvaluationResult(error=entry_error_of(answer))
+    return pb.EvaluationResult(decision=decision_to_proto(answer))
+
+
+def _required(value: str, field: str) -> str:
+    if not value:
+        raise InvalidArgument.of(field, "is required")
+    return value
