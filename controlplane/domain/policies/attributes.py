@@ -171,6 +171,14 @@ class AttributeSchema:
             declared.type is AttributeType.MAP and declared.element is AttributeType.STRING
         )
 
+    def resolves(self, segments: tuple[str, ...]) -> bool:
+        """Whether `resolve` finds the path."""
+        try:
+            self.resolve(segments)
+        except UnknownAttribute:
+            return False
+        return True
+
     def resolve(self, segments: tuple[str, ...]) -> ResolvedAttribute:
         """Find where a path's value comes from.
 
@@ -184,7 +192,7 @@ class AttributeSchema:
             return self._resolve_prefixed(shown, PREFIXES[segments[0]], segments[1:])
         declared = self.attributes.get(segments[0])
         if declared is None:
-            raise UnknownAttribute(self._unknown(shown))
+            raise UnknownAttribute(self._unknown(segments[0], shown))
         return _resolved(shown, declared, declared.source, segments[1:])
 
     def _resolve_prefixed(
@@ -202,7 +210,7 @@ class AttributeSchema:
                 )
             return _resolved(shown, declared, source, names[1:])
         if source is Source.FACT:
-            raise UnknownAttribute(self._unknown(names[0]))
+            raise UnknownAttribute(self._unknown(names[0], ".".join(names)))
         return ResolvedAttribute(
             shown=shown,
             source=Source.CLAIM,
@@ -213,7 +221,7 @@ class AttributeSchema:
             declared=None,
         )
 
-    def _unknown(self, name: str) -> str:
+    def _unknown(self, name: str, path: str) -> str:
         known = list(self.attributes)
         known += [
             f"{a.name}_exceeds"
@@ -222,7 +230,7 @@ class AttributeSchema:
         ]
         near = get_close_matches(name, known, n=_SUGGESTIONS, cutoff=0.6)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        return f"unknown attribute{hint} (claims nobody declared are written claim.{name})"
+        return f"unknown attribute{hint} (claims nobody declared are written claim.{path})"
 
 
 def _resolved(

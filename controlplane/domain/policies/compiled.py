@@ -117,17 +117,16 @@ class CompiledPolicy:
         return lambda request: condition(request) if applies(request) else FALSE
 
     def judge(self, request: Request) -> int:
-        """Judge without an index: 0 where target or scope do not cover the request."""
-        if not self.in_scope(request) or not self.covers(request.action, request.tool):
-            return FALSE
-        return self.guarded(request)
+        """Judge without an index: FALSE where target or scope do not cover the request.
 
-    def guarded(self, request: Request) -> int:
-        """Judge; a defect of an operator counts as ERROR, so that it fails closed."""
+        A defect (an operator that raises) counts as ERROR.
+        """
         try:
-            return self.test(request)
-        except Exception:  # noqa: BLE001 - one operator's defect must neither allow nor crash
+            if self.in_scope(request) and self.covers(request.action, request.tool):
+                return self.test(request)
+        except Exception:  # noqa: BLE001 - a defect must neither allow nor crash: it fails closed
             return ERROR
+        return FALSE
 
 
 def agent_name(request: Request) -> str:

@@ -40,7 +40,10 @@ from controlplane.domain.policies.model import (
 )
 
 DECISIONS_REMEMBERED: Final = 32_768
-"""Distinct combinations of policies with a remembered answer: about 16 MB at the very most."""
+"""Distinct combinations of policies with a remembered answer; beyond, remembering starts over."""
+
+JUDGEMENTS_REMEMBERED: Final = 500_000
+"""Policies in all remembered combinations together: about 16 MB with their answers."""
 
 
 class OnError(StrEnum):
@@ -65,7 +68,7 @@ class PolicySet:
         "_compiled",
         "_decisions",
         "_index",
-        "_nothing",
+        "_size",
         "default_effect",
         "quarantined",
         "revision",
@@ -92,7 +95,7 @@ class PolicySet:
             if c.violations
         )
         self._decisions: dict[tuple[Judged, ...], Decision] = {}
-        self._nothing = self._combine(())
+        self._size = 0
 
     @classmethod
     def compile(
@@ -178,9 +181,7 @@ class PolicySet:
                     if value:
                         said.append(judgements[value])
         except Exception:  # noqa: BLE001 - judged again, policy by policy, with defects as ERROR
-            return self.evaluate_linear(request)
-        if not said:
-            decision = self._nothing
+            decision = self.evaluate_linear(request)
         else:
             key = tuple(said)
             decision = self._decisions.get(key) or self._remember(key)
@@ -222,8 +223,10 @@ class PolicySet:
 
     def _remember(self, said: tuple[Judged, ...]) -> Decision:
         decision = self._combine(said)
-        if len(self._decisions) >= DECISIONS_REMEMBERED:
+        self._size += len(said)
+        if len(self._decisions) >= DECISIONS_REMEMBERED or self._size > JUDGEMENTS_REMEMBERED:
             self._decisions.clear()
+            self._size = len(said)
         self._decisions[said] = decision
         return decision
 

@@ -18,7 +18,7 @@ from controlplane.domain.policies.model import (
     Request,
 )
 from controlplane.domain.policies.nodes import All, Always, AnyOf, Broken, Leaf, Node, Not
-from controlplane.domain.policies.truth import ERROR, FALSE, NEGATED, SHOWN, TRUE, Condition
+from controlplane.domain.policies.truth import ERROR, FALSE, NEGATED, SHOWN, TRUE
 
 _TEXT_LIMIT: Final = 200  # characters of one shown value: readable, and no way to smuggle payloads
 
@@ -39,7 +39,7 @@ def explain_policy(policy: CompiledPolicy, request: Request) -> PolicyExplanatio
     """Explain one policy, whether or not it applies."""
     covered = policy.in_scope(request) and policy.covers(request.action, request.tool)
     applies = covered and policy.applies(request)
-    value = policy.guarded(request) if applies else FALSE
+    value = policy.judge(request) if applies else FALSE
     return PolicyExplanation(
         policy_id=policy.policy_id,
         effect=policy.effect,
@@ -81,24 +81,20 @@ def _explain_items(
 
 
 def _explain_leaf(leaf: Leaf, request: Request) -> tuple[ConditionExplanation, int]:
-    value = _guarded(compile_node(leaf), request)
-    observed = compile_reader(leaf.attribute)(request)
+    try:
+        value = compile_node(leaf)(request)
+        observed = _observed(leaf, compile_reader(leaf.attribute)(request))
+    except Exception:  # noqa: BLE001 - explain what the decision did: a defect is an ERROR
+        value, observed = ERROR, "(unreadable)"
     explanation = ConditionExplanation(
         kind="leaf",
         result=SHOWN[value],
         attribute=leaf.attribute.shown,
         operator=leaf.operator,
         expected=_text(leaf.value),
-        observed=_observed(leaf, observed),
+        observed=observed,
     )
     return explanation, value
-
-
-def _guarded(condition: Condition, request: Request) -> int:
-    try:
-        return condition(request)
-    except Exception:  # noqa: BLE001 - explain what the decision did: a defect is an ERROR
-        return ERROR
 
 
 def _observed(leaf: Leaf, value: Any) -> str:

@@ -116,7 +116,8 @@ class _Parser:
             return self.below(segments, value, field, depth + 1)
         if segments[-1].endswith(EXCEEDS) and not self.schema.is_declared(segments):
             base = (*segments[:-1], segments[-1].removesuffix(EXCEEDS))
-            return self.compare(base, "gt", value, None, field)
+            if self.schema.resolves(base):
+                return self.compare(base, "gt", value, None, field)
         return self.compare(segments, "", value, None, field)
 
     def below(

@@ -1,0 +1,245 @@
+"""Laws that hold for all policies and all requests, tried on random ones."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.domain.policies import (
+    Decision,
+    Effect,
+    OnMissing,
+    Policy,
+    PolicyScope,
+    PolicySet,
+    Request,
+    Target,
+    validate_policy,
+)
+from controlplane.domain.policies.combining import STRICTNESS
+
+ACTIONS = ("read", "write", "db:users:read", "db:users:write", "db:a:b:write")
+TOOLS = ("", "shell", "sql:select")
+AGENTS = ("agent-1", "agent-2")
+NAMES = ("worker", "night-shift")
+VALUES = ("production", "staging", 1, 1.0, 2.5, True, None, "1")
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.sampled_from(VALUES),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+leaves = st.one_of(
+    st.builds(lambda a: {"action": a}, st.sampled_from(ACTIONS)),
+    st.builds(lambda a: {"action": a}, st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=3)),
+    st.builds(lambda t: {"tool": t}, st.sampled_from(TOOLS)),
+    st.builds(lambda e: {"environment": e}, st.sampled_from(("production", "staging"))),
+    st.builds(lambda n: {"estimated_cost_exceeds": n}, st.sampled_from((0, 1.0, 2.5))),
+    st.builds(lambda v: {"claim.x": v}, st.sampled_from(VALUES)),
+    st.builds(lambda v: {"claim": {"m": {"k": v}}}, st.sampled_from(VALUES)),
+    st.builds(lambda s: {"agent_tags": {"scope": s}}, st.sampled_from(("internal", "public"))),
+    st.builds(
+        lambda op, value, missing: {"attr": "claim.x", "op": op, "value": value, **missing},
+        st.sampled_from(("eq", "ne")),
+        st.sampled_from(VALUES),
+        st.sampled_from(({}, {"if_missing": "match"}, {"if_missing": "no_match"})),
+    ),
+    st.just({"attr": "claim.x", "op": "exists"}),
+    st.just({"attr": "claim.x", "op": "contains", "value": 1}),
+    st.just({"attr": "action", "op": "glob", "value": "db:*:write"}),
+)
+
+conditions = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(lambda items: {"all": items}, st.lists(inner, min_size=1, max_size=3)),
+        st.builds(lambda items: {"any": items}, st.lists(inner, min_size=1, max_size=3)),
+        st.builds(lambda item: {"not": item}, inner),
+    ),
+    max_leaves=6,
+)
+
+targets = st.builds(
+    lambda actions, tools, agents: Target(actions=actions, tools=tools, agents=agents),
+    st.sampled_from(((), ("read",), ("db:*:write", "read"), ("db:**",), ("**",))),
+    st.sampled_from(((), ("shell",), ("sql:*",))),
+    st.sampled_from(((), ("agent-1",), ("night-*",))),
+)
+
+scopes = st.sampled_from(
+    (
+        PolicyScope(),
+        PolicyScope(),
+        PolicyScope(agent_name="worker"),
+        PolicyScope(agent_id="agent-2"),
+    )
+)
+
+windows = st.sampled_from(((None, None), (None, None), (100, None), (None, 100), (50, 150)))
+
+
+@st.composite
+def policy_lists(draw: st.DrawFn, max_size: int = 8) -> list[Policy]:
+    policies = []
+    for number in range(draw(st.integers(0, max_size))):
+        effect = draw(st.sampled_from(Effect))
+        start, end = draw(windows)
+        policies.append(
+            Policy(
+                policy_id=f"p{number}",
+                action=effect,
+                conditions=draw(conditions),
+                priority=draw(st.integers(-1, 2)),
+                enabled=draw(st.integers(0, 9)) > 0,
+                guardrail=effect is Effect.DENY and draw(st.integers(0, 5)) == 0,
+                on_missing=draw(st.sampled_from(OnMissing)),
+                targets=draw(targets),
+                scope=draw(scopes),
+                not_before_ms=start,
+                not_after_ms=end,
+            )
+        )
+    return policies
+
+
+requests = st.builds(
+    lambda agent, name, action, tool, tags, claims, now: Request(
+        agent_id=agent,
+        action=action,
+        tool=tool,
+        facts={"agent_name": name, "agent_tags": tags},
+        claims=claims,
+        now_ms=now,
+    ),
+    st.sampled_from(AGENTS),
+    st.sampled_from(NAMES),
+    st.sampled_from((*ACTIONS, "unheard")),
+    st.sampled_from(TOOLS),
+    st.sampled_from(({}, {"scope": "internal"}, {"scope": "public"})),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "x": json_values,
+            "m": json_values,
+            "environment": st.sampled_from(VALUES),
+            "estimated_cost": json_values,
+        },
+    ),
+    st.sampled_from((0, 50, 99, 100, 149, 150)),
+)
+
+defaults = st.sampled_from((Effect.ALLOW, Effect.DENY))
+
+
+def decide(policies: list[Policy], request: Request, default: Effect) -> Decision:
+    return PolicySet.compile(policies, revision=1, default_effect=default).evaluate(request)
+
+
+@settings(max_examples=300, deadline=None)
+@given(policy_lists(), st.lists(requests, min_size=1, max_size=5), defaults)
+def test_the_index_changes_no_answer(
+    policies: list[Policy], asked: list[Request], default: Effect
+) -> None:
+    rules = PolicySet.compile(policies, revision=1, default_effect=default)
+    for request in asked + asked:  # the second round meets remembered answers
+        assert rules.evaluate(request) == rules.evaluate_linear(request)
+
+
+@settings(max_examples=150, deadline=None)
+@given(policy_lists(), requests, defaults, st.randoms(use_true_random=False))
+def test_insertion_order_never_matters(
+    policies: list[Policy], request: Request, default: Effect, random: Any
+) -> None:
+    expected = decide(policies, request, default)
+    random.shuffle(policies)
+    assert decide(policies, request, default) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(policy_lists(), policy_lists(), st.sets(st.integers(0, 7)), requests)
+def test_changing_a_set_equals_compiling_it_anew(
+    before: list[Policy], put: list[Policy], deleted: set[int], request: Request
+) -> None:
+    delete = [f"p{n}" for n in deleted]
+    after = {p.policy_id: p for p in before if p.policy_id not in delete}
+    after |= {p.policy_id: p for p in put}
+    changed = PolicySet.compile(before, revision=1)
+    changed.evaluate(request)
+    changed = changed.with_changes(put=put, delete=delete, revision=2)
+    fresh = PolicySet.compile(after.values(), revision=2)
+    assert changed.evaluate(request) == fresh.evaluate(request) == changed.evaluate_linear(request)
+    assert changed.policies == fresh.policies
+    assert len(changed) == len(after)
+
+
+@settings(max_examples=150, deadline=None)
+@given(policy_lists(), requests)
+def test_an_agents_own_policies_never_widen_what_the_namespace_says(
+    policies: list[Policy], request: Request
+) -> None:
+    general = [p for p in policies if p.scope == PolicyScope()]
+    wide = decide(general, request, Effect.ALLOW)
+    narrow = decide(policies, request, Effect.ALLOW)
+    if wide.determining:
+        assert STRICTNESS[narrow.effect] >= STRICTNESS[wide.effect]
+
+
+@settings(max_examples=150, deadline=None)
+@given(policy_lists(), requests, defaults)
+def test_log_only_policies_change_no_enforced_answer(
+    policies: list[Policy], request: Request, default: Effect
+) -> None:
+    enforced = [p for p in policies if p.action is not Effect.LOG_ONLY]
+    with_them = decide(policies, request, default)
+    without = decide(enforced, request, default)
+    permitted = {Effect.ALLOW, Effect.LOG_ONLY}
+    assert (with_them.effect in permitted) == (without.effect in permitted)
+    assert with_them.determining == without.determining
+    assert with_them.overridden == without.overridden
+
+
+@settings(max_examples=150, deadline=None)
+@given(policy_lists(), requests, defaults)
+def test_a_matching_guardrail_always_denies(
+    policies: list[Policy], request: Request, default: Effect
+) -> None:
+    guards = [p for p in policies if p.guardrail]
+    if decide(guards, request, Effect.ALLOW).effect is Effect.DENY:
+        decision = decide(policies, request, default)
+        assert decision.effect is Effect.DENY
+        assert set(decision.determining) <= {p.policy_id for p in guards}
+
+
+@settings(max_examples=150, deadline=None)
+@given(leaves, leaves, requests)
+def test_de_morgan_holds_for_unknowns_too(
+    one: dict[str, Any], other: dict[str, Any], request: Request
+) -> None:
+    negated_any = {"not": {"any": [one, other]}}
+    all_negated = {"all": [{"not": one}, {"not": other}]}
+    for on_missing in OnMissing:
+        answers = {
+            decide(
+                [Policy(policy_id="p", action=Effect.DENY, conditions=c, on_missing=on_missing)],
+                request,
+                Effect.ALLOW,
+            )
+            for c in (negated_any, all_negated)
+        }
+        assert len(answers) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(json_values)
+def test_validation_never_raises_whatever_the_conditions_are(conditions: Any) -> None:
+    wrapped = {"conditions": conditions} if not isinstance(conditions, dict) else conditions
+    policy = Policy(policy_id="p", action=Effect.DENY, conditions=wrapped)
+    assert isinstance(validate_policy(policy), tuple)
