@@ -169,15 +169,17 @@ class AgentFilter:
             raise InvalidArgument(*violations)
 
     def _violations(self, path: str) -> Iterator[FieldViolation]:
-        for what, size in (("capabilities", len(self.capabilities)), ("tags", len(self.tags))):
-            if size > MAX_CONDITIONS:
-                description = f"has {size} entries, at most {MAX_CONDITIONS} are allowed"
-                yield FieldViolation(f"{path}.{what}", description)
-        for index, capability in enumerate(self.capabilities):
-            yield from _text(f"{path}.capabilities[{index}]", capability, required=True)
-        for key, value in self.tags.items():
-            yield from _text(f"{path}.tags[{key[:MAX_TEXT_BYTES]}]", key, required=True)
-            yield from _text(f"{path}.tags[{key[:MAX_TEXT_BYTES]}]", value)
+        if len(self.capabilities) > MAX_CONDITIONS:
+            yield _too_many(f"{path}.capabilities", len(self.capabilities))
+        else:
+            for index, capability in enumerate(self.capabilities):
+                yield from _text(f"{path}.capabilities[{index}]", capability, required=True)
+        if len(self.tags) > MAX_CONDITIONS:
+            yield _too_many(f"{path}.tags", len(self.tags))
+        else:
+            for key, value in self.tags.items():
+                yield from _text(f"{path}.tags[{key[:MAX_TEXT_BYTES]}]", key, required=True)
+                yield from _text(f"{path}.tags[{key[:MAX_TEXT_BYTES]}]", value)
         for what in ("name", "version_range", "owner", "model", "tool"):
             yield from _text(f"{path}.{what}", getattr(self, what))
         if self.version_range:
@@ -224,10 +226,25 @@ class AgentFilter:
                 yield RejectionReason.TAG, f'tag "{key}" is "{value}", not "{wanted}"'
 
 
+def _too_many(path: str, size: int) -> FieldViolation:
+    return FieldViolation(path, f"has {size} entries, at most {MAX_CONDITIONS} are allowed")
+
+
 def _text(path: str, value: str, *, required: bool = False) -> Iterator[FieldViolation]:
-    if required and not value:
-        yield FieldViolation(path, "must not be empty")
-    elif len(value) > MAX_TEXT_BYTES or (
-        not value.isascii() and len(value.encode()) > MAX_TEXT_BYTES
-    ):
-        yield FieldViolation(path, f"is longer than {MAX_TEXT_BYTES} bytes")
+    problem = text_problem(value, MAX_TEXT_BYTES, required=required)
+    if problem is not None:
+        yield FieldViolation(path, problem)
+
+
+def text_problem(value: str, max_bytes: int, *, required: bool = False) -> str | None:
+    """Return what is wrong with a text of at most `max_bytes` in UTF-8, or None."""
+    if not value:
+        return "must not be empty" if required else None
+    if value.isascii():
+        size = len(value)
+    else:
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            return "is not valid Unicode"
+    return f"has {size} bytes, at most {max_bytes} are allowed" if size > max_bytes else None

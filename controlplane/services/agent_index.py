@@ -123,6 +123,16 @@ class AgentIndex:
             self._kept_ids -= len(dropped)
         return matches
 
+    def rarest(self, wanted: AgentFilter, count: int) -> list[AbstractSet[str]]:
+        """Return the agents of the `count` rarest conditions of a filter, the rarest first.
+
+        Version ranges, and several statuses, are alternatives and not among the conditions. Not to
+        be changed, and only good until the next change.
+        """
+        sets = [self._postings.get(term, _NONE) for term in _wanted_terms(wanted)]
+        sets.sort(key=len)
+        return list(sets[:count])
+
     def _forget_answers(self) -> None:
         self.version += 1
         if self._answers:
