@@ -1,0 +1,88 @@
+"""Every key that Fleetplane has in its store, on one page.
+
+All keys of a namespace share the hash tag `{<namespace>}`, so they live in one Cluster slot and one
+script may touch them together.
+
+    fp:{ns}:rev             string  revision of the namespace; INCR by every commit. The only string
+                                    that a commit always writes, so it announces each commit once
+    fp:{ns}:epoch           string  identity of this history; random, made with the first commit
+    fp:{ns}:c:<collection>  hash    record key -> frame (see `codec.py`)
+    fp:{ns}:changes         stream  one entry per commit, id `<revision>-0`; trimmed
+    fp:{ns}:audit           stream  one entry per commit, id `<revision>-0`; never trimmed here
+    fp:{ns}:h:<history>     stream  id `<revision>-<n>`; trimmed by each append
+    fp:{ns}:req:<id>        string  result of an idempotent request; expires after 10 minutes
+    fp:{ns}:deadlines       zset    instance id -> deadline, milliseconds since 1970
+    fp:{ns}:beats           stream  packed beats for the other replicas; trimmed to a few seconds
+    fp:{ns}:swept           hash    when somebody last looked for lost instances, and a grace period
+    fp:{ns}:canary:<id>     string  written by one replica to prove that notifications reach it
+    fp:{namespaces}:set     set     every namespace that was ever written
+    fp:{namespaces}:set-rev string  INCR whenever the set grows. Not called `rev`: a namespace may
+                                    have the name "namespaces"
+
+A namespace must not contain `}`; the rules for names exclude it.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from controlplane.services.ports import Collection
+
+NAMESPACES_TAG: Final = "namespaces"
+NAMESPACES_SET: Final = f"fp:{{{NAMESPACES_TAG}}}:set"
+NAMESPACES_REV: Final = f"fp:{{{NAMESPACES_TAG}}}:set-rev"
+
+# Namespaces whose key names stay built; about 2 KiB each. More namespaces than that work, slower.
+_CACHED_NAMESPACES: Final = 4096
+
+
+class NamespaceKeys:
+    """The key names of one namespace. Get it from `keys_of`, which caches."""
+
+    __slots__ = (
+        "audit",
+        "beats",
+        "changes",
+        "collections",
+        "deadlines",
+        "epoch",
+        "namespace",
+        "prefix",
+        "rev",
+        "swept",
+    )
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.prefix = f"fp:{{{namespace}}}:"
+        self.rev = self.prefix + "rev"
+        self.epoch = self.prefix + "epoch"
+        self.changes = self.prefix + "changes"
+        self.audit = self.prefix + "audit"
+        self.deadlines = self.prefix + "deadlines"
+        self.beats = self.prefix + "beats"
+        self.swept = self.prefix + "swept"
+        self.collections = {c: f"{self.prefix}c:{c.value}" for c in Collection}
+
+    def history(self, history: str) -> str:
+        """Return the key of a history's stream."""
+        return f"{self.prefix}h:{history}"
+
+    def request(self, request_id: str) -> str:
+        """Return the key under which the result of a request is remembered."""
+        return f"{self.prefix}req:{request_id}"
+
+
+@lru_cache(maxsize=_CACHED_NAMESPACES)
+def keys_of(namespace: str) -> NamespaceKeys:
+    """Return the key names of a namespace."""
+    return NamespaceKeys(namespace)
+
+
+def canary_key(beside: str, replica_id: str) -> str:
+    """Return the canary key of a replica in the same Cluster slot as another key."""
+    return f"{beside[: beside.index('}:') + 2]}canary:{replica_id}"
+
+
+def keyspace_channel(db: int, key: str) -> str:
+    """Return the channel on which the store announces writes to exactly this key."""
+    return f"__keyspace@{db}__:{key}"
