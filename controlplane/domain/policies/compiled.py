@@ -4,11 +4,11 @@ from typing import Final
 
 from controlplane.domain.errors import FieldViolation
 from controlplane.domain.policies.attributes import DEFAULT_DELIMITERS, AttributeSchema, Source
-from controlplane.domain.policies.compiler import compile_node
+from controlplane.domain.policies.compiler import ConditionCompiler
 from controlplane.domain.policies.globs import Matcher, compile_globs, is_literal
 from controlplane.domain.policies.grammar import parse
 from controlplane.domain.policies.model import Effect, OnMissing, Policy, Request
-from controlplane.domain.policies.nodes import All, Broken, Node, required_strings
+from controlplane.domain.policies.nodes import All, Broken, Node, required_strings, without_pinned
 from controlplane.domain.policies.truth import ERROR, FALSE, MISSING, NEGATED, TRUE, Condition
 from controlplane.domain.policies.validation import envelope_violations, target_violations
 
@@ -24,6 +24,8 @@ ID_LEVEL: Final = 2
 _ACTION: Final = (Source.REQUEST, "action")
 _TOOL: Final = (Source.REQUEST, "tool")
 
+_SETTLED: Final = frozenset(("action", "tool"))  # what the index has already compared
+
 
 Judged = tuple["CompiledPolicy", int]
 """A policy and the value of its condition for one request."""
@@ -34,8 +36,9 @@ class CompiledPolicy:
 
     `test` covers validity period, agent globs and condition (0..3, see `truth.py`); scope, action
     and tool globs are the index's business (`covers`). `actions` and `tools` are the only literals
-    the policy can match, None when it may match others. `judgements[value]` is the pair of the
-    policy and that value, made once so that a decision allocates none.
+    the policy can match, None when it may match others; `indexed_test` is `test` for requests found
+    by them, and does not compare them again. `judgements[value]` is the pair of the policy and that
+    value, made once so that a decision allocates none.
     """
 
     __slots__ = (
@@ -45,6 +48,7 @@ class CompiledPolicy:
         "actions",
         "effect",
         "guardrail",
+        "indexed_test",
         "judgements",
         "level",
         "matching",
@@ -57,7 +61,9 @@ class CompiledPolicy:
         "violations",
     )
 
-    def __init__(self, policy: Policy, schema: AttributeSchema) -> None:
+    def __init__(
+        self, policy: Policy, schema: AttributeSchema, compiler: ConditionCompiler
+    ) -> None:
         self.policy = policy
         self.policy_id = policy.policy_id
         self.priority = policy.priority
@@ -78,7 +84,9 @@ class CompiledPolicy:
         self.actions = _literals(() if broken_target else targets.actions, pinned.get(_ACTION))
         self.tools = _literals(() if broken_target else targets.tools, pinned.get(_TOOL))
         self._agent_globs = _globs(() if broken_target else targets.agents)
-        self.test = self._narrowed(compile_node(self.node))
+        self.test = self._narrowed(compiler.compile(self.node))
+        settled = without_pinned(self.node, _SETTLED)
+        self.indexed_test = self._narrowed(compiler.compile(settled))
         self.judgements: tuple[Judged, ...] = tuple((self, v) for v in range(len(NEGATED)))
 
     def covers(self, action: str, tool: str) -> bool:

@@ -1,7 +1,8 @@
 """Nodes compiled into closures: built once when a policy is written, never during a decision."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from controlplane.domain.policies.attributes import ResolvedAttribute, Source
 from controlplane.domain.policies.model import Request
@@ -17,21 +18,76 @@ UNREADABLE: Final = object()
 Reader = Callable[[Request], Any]
 
 
-def compile_node(node: Node) -> Condition:
-    """Compile a tree into one closure that answers FALSE, TRUE, MISSING or ERROR."""
-    match node:
-        case Leaf():
-            return _compile_leaf(node)
-        case All(items):
-            return _compile_all(tuple(compile_node(item) for item in items))
-        case AnyOf(items):
-            return _compile_any(tuple(compile_node(item) for item in items))
-        case Not(item):
-            return _compile_not(compile_node(item))
-        case Always():
-            return lambda _: TRUE
-        case Broken():
-            return lambda _: ERROR
+class ConditionCompiler:
+    """Compiles trees into closures that answer FALSE, TRUE, MISSING or ERROR.
+
+    Equal parts become the same closure: ten thousand policies that all ask for
+    `environment: production` ask with one, which keeps a large set small and in the processor's
+    cache. Closures live as long as a policy uses them. One compiler serves one attribute schema.
+    """
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: WeakValueDictionary[Hashable, Condition] = WeakValueDictionary()
+
+    def compile(self, node: Node) -> Condition:
+        """Compile one tree."""
+        match node:
+            case Leaf():
+                return self._shared(_leaf_key(node), lambda: _compile_leaf(node))
+            case All(items):
+                return self._group("all", items, _compile_all)
+            case AnyOf(items):
+                return self._group("any", items, _compile_any)
+            case Not(item):
+                inner = self.compile(item)
+                return self._shared(("not", id(inner)), lambda: _compile_not(inner))
+            case Always():
+                return _always
+            case Broken():
+                return _error
+
+    def _group(
+        self,
+        kind: str,
+        items: tuple[Node, ...],
+        build: Callable[[tuple[Condition, ...]], Condition],
+    ) -> Condition:
+        parts = tuple(self.compile(item) for item in items)
+        # The parts live at least as long as the closure over them, so their ids stay theirs.
+        return self._shared((kind, *map(id, parts)), lambda: build(parts))
+
+    def _shared(self, key: Hashable, build: Callable[[], Condition]) -> Condition:
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = build()
+        return made
+
+
+def _leaf_key(leaf: Leaf) -> Hashable:
+    attribute = leaf.attribute
+    where = (attribute.source, attribute.root, attribute.path)
+    return (*where, leaf.operator, _frozen(leaf.value), leaf.absent, leaf.broken)
+
+
+def _frozen(value: Any) -> Hashable:
+    """A literal as a key; the types keep 1, 1.0 and true apart."""
+    if isinstance(value, list | tuple):
+        return ("list", *map(_frozen, value))
+    if isinstance(value, Mapping):
+        return ("map", *((key, _frozen(item)) for key, item in value.items()))
+    return (type(value), value)
+
+
+def _always(request: Request) -> int:
+    del request
+    return TRUE
+
+
+def _error(request: Request) -> int:
+    del request
+    return ERROR
 
 
 def _compile_not(inner: Condition) -> Condition:

@@ -28,6 +28,7 @@ from controlplane.domain.errors import FieldViolation, InvalidArgument
 from controlplane.domain.policies.attributes import DEFAULT_SCHEMA, AttributeSchema
 from controlplane.domain.policies.combining import combine
 from controlplane.domain.policies.compiled import CompiledPolicy, Judged, agent_name
+from controlplane.domain.policies.compiler import ConditionCompiler
 from controlplane.domain.policies.explain import explain, explain_policy
 from controlplane.domain.policies.index import Candidates, Entry, PolicyIndex
 from controlplane.domain.policies.model import (
@@ -66,6 +67,7 @@ class PolicySet:
 
     __slots__ = (
         "_compiled",
+        "_compiler",
         "_decisions",
         "_index",
         "_size",
@@ -83,9 +85,11 @@ class PolicySet:
         revision: int,
         default_effect: Effect,
         schema: AttributeSchema,
+        compiler: ConditionCompiler,
     ) -> None:
         self._compiled = compiled
         self._index = index
+        self._compiler = compiler
         self.revision = revision
         self.default_effect = default_effect
         self.schema = schema
@@ -115,11 +119,12 @@ class PolicySet:
         """
         if default_effect not in {Effect.ALLOW, Effect.DENY}:
             raise InvalidArgument.of("default_effect", "must be ALLOW or DENY")
+        compiler = ConditionCompiler()
         compiled: dict[str, CompiledPolicy] = {}
         for policy in policies:
             if policy.policy_id in compiled:
                 raise InvalidArgument.of(f"policies[{policy.policy_id}]", "is there twice")
-            compiled[policy.policy_id] = CompiledPolicy(policy, schema)
+            compiled[policy.policy_id] = CompiledPolicy(policy, schema, compiler)
         _refuse_broken(compiled.values(), on_error)
         return cls(
             compiled,
@@ -127,6 +132,7 @@ class PolicySet:
             revision=revision,
             default_effect=default_effect,
             schema=schema,
+            compiler=compiler,
         )
 
     def with_changes(
@@ -155,7 +161,7 @@ class PolicySet:
                 continue
             if old is not None:
                 removed.append(old)
-            added[policy.policy_id] = CompiledPolicy(policy, self.schema)
+            added[policy.policy_id] = CompiledPolicy(policy, self.schema, self._compiler)
         _refuse_broken(added.values(), on_error)
         compiled.update(added)
         return PolicySet(
@@ -164,6 +170,7 @@ class PolicySet:
             revision=revision,
             default_effect=self.default_effect,
             schema=self.schema,
+            compiler=self._compiler,
         )
 
     def evaluate(self, request: Request, *, explain: ExplainLevel = ExplainLevel.NONE) -> Decision:

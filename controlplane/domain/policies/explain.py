@@ -8,7 +8,12 @@ from typing import Any, Final
 
 from controlplane.domain.policies.combining import is_candidate
 from controlplane.domain.policies.compiled import CompiledPolicy
-from controlplane.domain.policies.compiler import ABSENT, UNREADABLE, compile_node, compile_reader
+from controlplane.domain.policies.compiler import (
+    ABSENT,
+    UNREADABLE,
+    ConditionCompiler,
+    compile_reader,
+)
 from controlplane.domain.policies.model import (
     ConditionExplanation,
     Decision,
@@ -82,7 +87,7 @@ def _explain_items(
 
 def _explain_leaf(leaf: Leaf, request: Request) -> tuple[ConditionExplanation, int]:
     try:
-        value = compile_node(leaf)(request)
+        value = ConditionCompiler().compile(leaf)(request)
         observed = _observed(leaf, compile_reader(leaf.attribute)(request))
     except Exception:  # noqa: BLE001 - explain what the decision did: a defect is an ERROR
         value, observed = ERROR, "(unreadable)"

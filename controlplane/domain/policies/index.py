@@ -14,7 +14,7 @@ from controlplane.domain.policies.compiled import ID_LEVEL, NAMESPACE_LEVEL, Com
 from controlplane.domain.policies.truth import Condition
 
 Entry = tuple[Condition, tuple[Judged, ...]]
-"""What judging needs of a policy: its test, and its judgement per value."""
+"""What judging needs of a policy: its indexed test, and its judgement per value."""
 
 Key = tuple[str | None, str | None]
 
@@ -35,7 +35,7 @@ class Candidates:
         by_id: defaultdict[str, list[Entry]] = defaultdict(list)
         by_name: defaultdict[str, list[Entry]] = defaultdict(list)
         for policy in policies:
-            scope, entry = policy.policy.scope, (policy.test, policy.judgements)
+            scope, entry = policy.policy.scope, (policy.indexed_test, policy.judgements)
             if policy.level == NAMESPACE_LEVEL:
                 shared.append(entry)
             elif policy.level == ID_LEVEL:

@@ -9,6 +9,7 @@ from typing import Final
 
 from controlplane.domain.policies.attributes import DEFAULT_SCHEMA, UNSET, AttributeSchema, Source
 from controlplane.domain.policies.compiled import NAMESPACE_LEVEL, CompiledPolicy
+from controlplane.domain.policies.compiler import ConditionCompiler
 from controlplane.domain.policies.model import Effect, OnMissing, Policy
 from controlplane.domain.policies.nodes import Leaf, leaves, required, required_strings
 from controlplane.domain.policies.operators import PRESENCE
@@ -51,8 +52,10 @@ def lint(
     policies: Iterable[Policy], schema: AttributeSchema = DEFAULT_SCHEMA
 ) -> tuple[LintWarning, ...]:
     """Return the warnings about the enabled ones among these policies, at most 200."""
+    compiler = ConditionCompiler()
     compiled = sorted(
-        (CompiledPolicy(p, schema) for p in policies if p.enabled), key=lambda c: c.policy_id
+        (CompiledPolicy(p, schema, compiler) for p in policies if p.enabled),
+        key=lambda c: c.policy_id,
     )
     return tuple(islice(_warnings(compiled), WARNINGS_LIMIT))
 

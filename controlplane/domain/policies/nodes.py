@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.domain.policies.attributes import ResolvedAttribute
+from controlplane.domain.policies.attributes import ResolvedAttribute, Source
 from controlplane.domain.policies.truth import Test
 
 
@@ -91,6 +91,28 @@ def required_strings(node: Node) -> dict[tuple[str, ...], frozenset[str]]:
         where = (leaf.attribute.source, leaf.attribute.root, *leaf.attribute.path)
         pinned[where] = pinned.get(where, values) & values
     return pinned
+
+
+def without_pinned(node: Node, roots: frozenset[str]) -> Node:
+    """The condition without what an index by these request fields has already settled.
+
+    Only for requests whose fields are among the strings `required_strings` names for them: then
+    the dropped comparisons are TRUE, which changes no conjunction.
+    """
+    items = node.items if isinstance(node, All) else (node,)
+    left = tuple(item for item in items if not _is_pin(item, roots))
+    if not left:
+        return Always()
+    return left[0] if len(left) == 1 else All(left)
+
+
+def _is_pin(node: Node, roots: frozenset[str]) -> bool:
+    return (
+        isinstance(node, Leaf)
+        and node.attribute.source is Source.REQUEST
+        and node.attribute.root in roots
+        and _strings(node) is not None
+    )
 
 
 def _strings(leaf: Leaf) -> frozenset[str] | None:

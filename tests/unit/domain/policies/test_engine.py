@@ -23,6 +23,7 @@ from controlplane.domain.policies import (
 from controlplane.domain.policies import engine as engine_module
 from controlplane.domain.policies import index as index_module
 from controlplane.domain.policies.compiled import CompiledPolicy
+from controlplane.domain.policies.compiler import ConditionCompiler
 from controlplane.domain.policies.index import PolicyIndex
 
 
@@ -182,7 +183,7 @@ def test_judgements_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(engine_module, "JUDGEMENTS_REMEMBERED", 10)
     rules = PolicySet.compile([deny(f"p{i}", {f"claim.x{i}": 1}) for i in range(4)], revision=1)
     for i in range(16):
-        claims = {f"x{n}": i >> n & 1 for n in range(4)}
+        claims: dict[str, Any] = {f"x{n}": i >> n & 1 for n in range(4)}
         denied = tuple(f"p{n}" for n in range(4) if i >> n & 1)
         assert rules.evaluate(ask(**claims)).determining == denied
         assert sum(map(len, rules._decisions)) <= 10
@@ -198,7 +199,7 @@ def test_the_number_of_policies_asked_does_not_grow_with_the_set(count: int) -> 
     policies += [
         deny(f"s{i}", {"claim.x": 1}, scope=PolicyScope(agent_id=f"a{i}")) for i in range(count)
     ]
-    index = PolicyIndex.of(CompiledPolicy(p, DEFAULT_SCHEMA) for p in policies)
+    index = PolicyIndex.of(CompiledPolicy(p, DEFAULT_SCHEMA, ConditionCompiler()) for p in policies)
     found = index.candidates("a3", "")
     assert (len(found.shared), len(found.by_id["a1"])) == (2, 1)
     assert len(index.candidates("run", "t3").shared) == 1

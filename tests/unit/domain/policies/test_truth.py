@@ -15,7 +15,7 @@ from controlplane.domain.policies import (
     Truth,
 )
 from controlplane.domain.policies.attributes import DEFAULT_SCHEMA
-from controlplane.domain.policies.compiler import compile_node
+from controlplane.domain.policies.compiler import ConditionCompiler
 from controlplane.domain.policies.grammar import parse
 from controlplane.domain.policies.truth import ERROR, FALSE, MISSING, TRUE
 
@@ -58,7 +58,7 @@ ANY = {
 def value_of(conditions: dict[str, Any]) -> int:
     node, violations = parse(conditions, DEFAULT_SCHEMA)
     assert not violations
-    return compile_node(node)(REQUEST)
+    return ConditionCompiler().compile(node)(REQUEST)
 
 
 @pytest.mark.parametrize(("one", "other"), list(product(LEAVES, repeat=2)))
