@@ -1,6 +1,6 @@
 """What callers may send as context: JSON that means one thing, and not too much of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, Final
 from unicodedata import is_normalized, normalize
@@ -14,6 +14,9 @@ CLAIM_BYTES_LIMIT: Final = 1 << 20
 """Bytes of the claims as compact JSON in UTF-8; a lower bound, escapes are not counted."""
 
 _VIOLATIONS_LIMIT: Final = 20  # listed in one refusal; garbage has no end
+_PLAIN_BYTES: Final = CLAIM_BYTES_LIMIT // 2  # clearly below the limit, whatever the punctuation
+_PLAIN_COUNT: Final = 1_000  # punctuation of so many claims is far below the other half
+_STEP_LIMIT: Final = 100  # characters of one key shown in a refusal
 _INTEGER_BITS: Final = 1024  # the range of a double, which is all that JSON over the wire can carry
 
 
@@ -28,13 +31,47 @@ def validate_claims(claims: Mapping[str, Any], *, field: str = "context") -> dic
             or become equal, lone surrogates, other values than JSON has, deeper than 64 levels, or
             more than 1 MiB.
     """
+    if _is_plain(claims):
+        return dict(claims)
     walk = _Walk()
-    clean = walk.mapping(claims, field, 1)
+    clean = walk.mapping(claims, (None, field), 1)
     if walk.size > CLAIM_BYTES_LIMIT:
         raise InvalidArgument.of(field, f"is larger than {CLAIM_BYTES_LIMIT} bytes")
     if walk.violations:
         raise InvalidArgument(*walk.violations)
     return clean
+
+
+def _is_plain(claims: Mapping[Any, Any]) -> bool:
+    """Whether the claims are flat, ASCII and small: most are, and need no walk."""
+    size = 0
+    for key, value in claims.items():
+        if type(key) is not str or not key.isascii():
+            return False
+        kind = type(value)
+        if kind is str:
+            if not value.isascii():
+                return False
+            size += len(value)
+        elif kind is float:
+            if not isfinite(value):
+                return False
+        elif value is not None and kind is not bool:
+            return False
+        size += len(key)
+    return size < _PLAIN_BYTES and len(claims) < _PLAIN_COUNT
+
+
+_Path = tuple["_Path | None", str]
+"""Where the walk is: the path above and the last step; written out only in a refusal."""
+
+
+def _shown(path: _Path | None) -> str:
+    steps: list[str] = []
+    while path is not None:
+        path, step = path
+        steps.append(step[:_STEP_LIMIT])
+    return "".join(reversed(steps))
 
 
 class _Walk:
@@ -44,66 +81,76 @@ class _Walk:
         self.violations: list[FieldViolation] = []
         self.size = 0
 
-    def refuse(self, field: str, why: str) -> None:
+    def refuse(self, path: _Path, why: str) -> None:
         if len(self.violations) < _VIOLATIONS_LIMIT:
-            self.violations.append(FieldViolation(field, why))
+            self.violations.append(FieldViolation(_shown(path), why))
 
-    def mapping(self, value: Mapping[Any, Any], field: str, depth: int) -> dict[str, Any]:
-        clean: dict[str, Any] = {}
-        for key, item in self.items(value.items(), field, depth):
-            if not isinstance(key, str):
-                self.refuse(field, f"has a key that is not a string: {key!r:.100}")
-                continue
-            name = self.string(key, field)
-            if name in clean:
-                self.refuse(field, f"has the key {name!r:.100} twice once normalised")
-            clean[name] = self.value(item, f"{field}.{name:.100}", depth)
-            self.size += 1  # the colon
-        return clean
-
-    def items(self, values: Any, field: str, depth: int) -> Iterator[Any]:
-        """The elements of a container while it is neither too deep nor too large."""
+    def may_enter(self, path: _Path, depth: int) -> bool:
+        """Whether a container is neither too deep nor beyond the size that is refused anyway."""
         self.size += 2  # the brackets
         if depth > CLAIM_DEPTH_LIMIT:
-            self.refuse(field, f"is nested deeper than {CLAIM_DEPTH_LIMIT} levels")
-            return
-        for value in values:
-            if self.size > CLAIM_BYTES_LIMIT:
-                return
-            self.size += 1  # the comma
-            yield value
+            self.refuse(path, f"is nested deeper than {CLAIM_DEPTH_LIMIT} levels")
+            return False
+        return True
 
-    def value(self, value: Any, field: str, depth: int) -> Any:
+    def mapping(self, value: Mapping[Any, Any], path: _Path, depth: int) -> dict[str, Any]:
+        clean: dict[str, Any] = {}
+        if not self.may_enter(path, depth):
+            return clean
+        for key, item in value.items():
+            if self.size > CLAIM_BYTES_LIMIT:
+                break
+            if not isinstance(key, str):
+                self.refuse(path, f"has a key that is not a string: {key!r:.100}")
+                continue
+            name = self.string(key, path)
+            if name in clean:
+                self.refuse(path, f"has the key {name!r:.100} twice once normalised")
+            self.size += 2  # the colon and the comma
+            clean[name] = self.value(item, path, f".{name}", depth)
+        return clean
+
+    def sequence(self, values: Iterable[Any], path: _Path, depth: int) -> list[Any]:
+        clean: list[Any] = []
+        if not self.may_enter(path, depth):
+            return clean
+        for position, item in enumerate(values):
+            if self.size > CLAIM_BYTES_LIMIT:
+                break
+            self.size += 1  # the comma
+            clean.append(self.value(item, path, f"[{position}]", depth))
+        return clean
+
+    def value(self, value: Any, above: _Path, step: str, depth: int) -> Any:
         if isinstance(value, str):
-            return self.string(value, field)
+            return self.string(value, (above, step))
         if value is None or isinstance(value, bool):
             self.size += 4  # null, true; false is one longer
             return value
         if isinstance(value, int | float):
-            return self.number(value, field)
-        if isinstance(value, Mapping):
-            return self.mapping(value, field, depth + 1)
+            return self.number(value, (above, step))
         if isinstance(value, list | tuple):
-            items = enumerate(self.items(value, field, depth + 1))
-            return [self.value(item, f"{field}[{i}]", depth + 1) for i, item in items]
-        self.refuse(field, f"is a {type(value).__name__}, which JSON does not have")
+            return self.sequence(value, (above, step), depth + 1)
+        if isinstance(value, Mapping):
+            return self.mapping(value, (above, step), depth + 1)
+        self.refuse((above, step), f"is a {type(value).__name__}, which JSON does not have")
         return None
 
-    def number(self, value: float, field: str) -> float:
+    def number(self, value: float, path: _Path) -> float:
         self.size += 1
         if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
-            self.refuse(field, "is beyond the range of a double")
+            self.refuse(path, "is beyond the range of a double")
         elif isinstance(value, float) and not isfinite(value):
-            self.refuse(field, "is not a finite number")
+            self.refuse(path, "is not a finite number")
         return value
 
-    def string(self, value: str, field: str) -> str:
+    def string(self, value: str, path: _Path) -> str:
         if value.isascii():
             self.size += len(value) + 2
             return value
         try:
             self.size += len(value.encode()) + 2
         except UnicodeEncodeError:
-            self.refuse(field, "has a lone surrogate")
+            self.refuse(path, "has a lone surrogate")
             return value
         return value if is_normalized("NFC", value) else normalize("NFC", value)

@@ -1,5 +1,6 @@
 """What callers may send as context."""
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -23,6 +24,15 @@ def nested(levels: int) -> dict[str, Any]:
 def test_json_passes_unchanged() -> None:
     claims = {"a": 1, "b": [1.5, None, True, {"c": "x"}], "d": {}, "e": -(2**1024) + 1}
     assert validate_claims(claims) == claims
+
+
+def test_any_mapping_is_read_as_an_object() -> None:
+    assert validate_claims({"a": MappingProxyType({"b": (1, 2)})}) == {"a": {"b": [1, 2]}}
+
+
+def test_what_is_handed_out_is_a_copy() -> None:
+    claims = {"a": "x"}
+    assert validate_claims(claims) is not claims
 
 
 def test_text_is_normalised_keys_and_values_alike() -> None:
@@ -58,6 +68,7 @@ def test_the_size_limit_holds_and_ends_the_walk() -> None:
     ("claims", "field", "why"),
     [
         ({"a": float("nan")}, "context.a", "finite"),
+        ({"a": [{"b": {"c": float("nan")}}]}, "context.a[0].b.c", "finite"),
         ({"a": [0, float("-inf")]}, "context.a[1]", "finite"),
         ({"a": 2**1024}, "context.a", "double"),
         ({"a": {1: "x"}}, "context.a", "not a string"),
