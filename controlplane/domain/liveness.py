@@ -26,8 +26,8 @@ from controlplane.domain.agents import (
 BEATS_PER_GRANT: Final = 3
 """Beats that fit into the silence an instance is granted: one may be lost and one late."""
 
-MIN_INTERVAL_MS: Final = 300
-"""Shortest interval ever asked for: what the shortest grant (1 s) needs, and no more."""
+MIN_INTERVAL_MS: Final = 100
+"""Shortest interval ever asked for: beats are flushed ten times a second."""
 
 Mark = tuple[int, int, float]
 """Counters at a moment: (completed, failed, monotonic seconds)."""
@@ -41,7 +41,7 @@ class LivenessSettings:
     """
 
     interval_ms: int = 10_000
-    """How often an instance beats. 300 ms - a third of `degraded_after_ms`."""
+    """How often an instance beats. 100 ms - a third of `degraded_after_ms`."""
     degraded_after_ms: int = 30_000
     """Silence before SILENT; an agent without a fresh instance is then DEGRADED. Covers two missed
     beats, the detection of a dead connection and a store fail-over. 1 s - 24 h."""
@@ -94,13 +94,13 @@ class LivenessSettings:
         """How long nobody expires after an outage of the plane: the time everybody has to beat."""
         return self.degraded_after_ms
 
-    @property
-    def suspect_after_ms(self) -> int:
-        """Silence from which an instance is suspected.
+    def suspect_after(self, grant_ms: int) -> int:
+        """Return the silence (ms) from which an instance with this grant is suspected.
 
-        It comes before the judgement, so that mass silence is seen before its first victim.
+        It comes before the judgement, so that mass silence is seen before its first victim; but
+        not before two thirds of the grant, for agents that beat more slowly than they are asked.
         """
-        return min(self.interval_ms * self.suspect_after_missed, self.degraded_after_ms)
+        return min(grant_ms, max(self.interval_ms * self.suspect_after_missed, grant_ms * 2 // 3))
 
     def degraded_after(self, spec: AgentSpec) -> int:
         """Return the silence (ms) that an instance of this agent may keep and still be FRESH."""
@@ -200,17 +200,20 @@ def is_stalled(
 
 
 def error_rate(
-    before: Mark, current: Mark, settings: LivenessSettings
-) -> tuple[float, Mark | None]:
-    """Return the share of failures from `before` to `current`, and the mark to continue with.
+    marks: tuple[Mark, Mark], current: Mark, settings: LivenessSettings
+) -> tuple[float, tuple[Mark, Mark]]:
+    """Return the share of failures over the recent past, and the marks to continue with.
 
-    A new mark is due (not None) when half a window has passed since `before`. The caller keeps two
-    marks and measures from the older one, so the rate covers the last half to whole window.
-    Counters that went back (a process that started again) begin anew without a rate.
+    `marks` are two former moments, older first. The rate is measured from the older one; when the
+    newer one is half a window old, it takes its place, so the rate covers the last half to whole
+    window. Counters that went back (a process that started again) begin anew without a rate.
     """
-    completed, failed = current[0] - before[0], current[1] - before[1]
-    if completed < 0 or failed < 0:
-        return 0.0, current
-    outcomes = completed + failed
-    half_over = (current[2] - before[2]) * 2000 >= settings.error_window_ms
-    return (failed / outcomes if outcomes else 0.0), (current if half_over else None)
+    newer = marks[1]
+    if current[0] < newer[0] or current[1] < newer[1]:
+        return 0.0, (current, current)
+    if (current[2] - newer[2]) * 2000 >= settings.error_window_ms:
+        marks = (newer, current)
+    older = marks[0]
+    failed = current[1] - older[1]
+    outcomes = current[0] - older[0] + failed
+    return (failed / outcomes if outcomes else 0.0), marks

@@ -44,6 +44,7 @@ class LiveInstance:
         "last_beat_ms",
         "latency_ms",
         "outcome_mark",
+        "outcome_mark_before",
         "progress_since",
         "progress_token",
         "seq",
@@ -58,7 +59,9 @@ class LiveInstance:
         self.latency_ms = 0.0
         self.error_rate = 0.0
         self.outcome_mark = (0, 0, 0.0)
-        """(completed, failed, monotonic time) where the current error window began."""
+        """(completed, failed, monotonic time) where the current half of the error window began."""
+        self.outcome_mark_before = (0, 0, 0.0)
+        """The same of the half before: the error rate is measured from here."""
         self.seq = 0
         self.last_beat_ms = 0
         self.progress_token = ""

@@ -1,0 +1,173 @@
+"""May a registered agent become ACTIVE by itself? Its configuration and the policies answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from controlplane.domain.agents import Agent
+from controlplane.domain.configs import (
+    EffectiveConfig,
+    effective_violations,
+    merge,
+    scopes_for_agent,
+)
+from controlplane.domain.errors import InvalidArgument
+from controlplane.domain.policies import Effect, PolicySet, Request, validate_claims
+from controlplane.services.decisions import facts_of
+from controlplane.services.ports import Clock
+from controlplane.services.read_model import NamespaceView
+
+ACTIVATE: Final = "activate"
+"""The action that policies are asked about."""
+
+INVALID_CONFIG: Final = "INVALID_CONFIG"
+"""`decision` of a verdict that no policy was asked for."""
+
+RECHECK_SECONDS: Final = 5.0
+"""How long a refusal of unchanged inputs stands: policies may depend on the time of day."""
+
+RECHECK_CHANGED_SECONDS: Final = 1.0
+"""How long a refusal stands although a policy, a layer or the agent changed: bulk edits of a
+namespace must not re-judge every refused agent at every beat."""
+
+MAX_REFUSALS_REMEMBERED: Final = 100_000
+"""Refused agents remembered per replica, about 30 MB; beyond, all are judged anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationVerdict:
+    """Whether an agent may be activated, and who says so."""
+
+    allowed: bool
+    decision: str
+    """`ALLOW`, `DENY`, `REQUIRE_APPROVAL`, `LOG_ONLY` or `INVALID_CONFIG`."""
+    policies: tuple[str, ...] = ()
+    """Ids of the policies that determined it."""
+    detail: str = ""
+    """In words, for the agent's `status_reason`; empty when allowed."""
+
+
+class ActivationCheck(Protocol):
+    """Asked once for every agent that is about to become ACTIVE at its first beat."""
+
+    def may_activate(self, view: NamespaceView, agent: Agent) -> ActivationVerdict:
+        """Judge from memory; never waits, never raises."""
+
+
+class PolicyActivation:
+    """The default check: a valid configuration, and policies that permit `activate` with it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def may_activate(self, view: NamespaceView, agent: Agent) -> ActivationVerdict:
+        """Judge the agent as it is known here; see `ActivationCheck`."""
+        config = effective_config(view, agent)
+        wrong = effective_violations(config)
+        if wrong:
+            return _invalid("; ".join(f"{v.field}: {v.description}" for v in wrong))
+        try:
+            claims = validate_claims(config_claims(config), field="config")
+        except InvalidArgument as refusal:
+            return _invalid(refusal.message)
+        decision = view.policy_set.evaluate(
+            Request(
+                agent_id=agent.agent_id,
+                action=ACTIVATE,
+                facts=facts_of(view.name, agent),
+                claims=claims,
+                now_ms=self._clock.store_ms(),
+            )
+        )
+        allowed = decision.effect in {Effect.ALLOW, Effect.LOG_ONLY}
+        who = f" by {', '.join(decision.determining)}" if decision.determining else ""
+        return ActivationVerdict(
+            allowed=allowed,
+            decision=str(decision.effect),
+            policies=decision.determining,
+            detail="" if allowed else f"activation was answered {decision.effect}{who}",
+        )
+
+
+def _invalid(why: str) -> ActivationVerdict:
+    return ActivationVerdict(
+        allowed=False, decision=INVALID_CONFIG, detail=f"its configuration is invalid: {why}"
+    )
+
+
+def effective_config(view: NamespaceView, agent: Agent) -> EffectiveConfig:
+    """Return what the agent runs."""
+    scopes = scopes_for_agent(agent.spec.name, agent.agent_id)
+    return merge(layer for s in scopes if (layer := view.layers.get(s.key)) is not None)
+
+
+def config_claims(config: EffectiveConfig) -> dict[str, Any]:
+    """Return the configuration as the context of a policy request."""
+    claims: dict[str, Any] = {
+        "model": config.model,
+        "temperature": config.temperature,
+        "max_tokens": config.max_tokens,
+        "max_retries": config.max_retries,
+        "timeout_seconds": config.timeout_seconds,
+        "rate_limit_rpm": config.rate_limit_rpm,
+        "features": dict(config.features),
+        "blocked_tools": list(config.blocked_tools),
+        "extra": _plain(config.extra),
+    }
+    if config.allowed_domains is not None:
+        claims["allowed_domains"] = list(config.allowed_domains)
+    return claims
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    verdict: ActivationVerdict
+    agent: Agent
+    policy_set: PolicySet
+    layer_revisions: tuple[int, ...]
+    judged_at: float
+
+
+class RememberedRefusals:
+    """Keeps a refused agent from being judged anew at every beat."""
+
+    def __init__(self, check: ActivationCheck, clock: Clock) -> None:
+        self._check = check
+        self._clock = clock
+        self._refusals: dict[tuple[str, str], _Refusal] = {}
+
+    def may_activate(self, view: NamespaceView, agent: Agent) -> ActivationVerdict:
+        """Return the verdict; a refusal is repeated until its inputs or the time changed."""
+        key = (view.name, agent.agent_id)
+        now = self._clock.monotonic()
+        layers = _layer_revisions(view, agent)
+        known = self._refusals.get(key)
+        if known is not None:
+            changed = (
+                known.agent.spec is not agent.spec
+                or known.policy_set is not view.policy_set
+                or known.layer_revisions != layers
+            )
+            lifetime = RECHECK_CHANGED_SECONDS if changed else RECHECK_SECONDS
+            if now - known.judged_at < lifetime:
+                return known.verdict
+        verdict = self._check.may_activate(view, agent)
+        if verdict.allowed:
+            self._refusals.pop(key, None)
+        else:
+            if len(self._refusals) >= MAX_REFUSALS_REMEMBERED:
+                self._refusals.clear()
+            self._refusals[key] = _Refusal(verdict, agent, view.policy_set, layers, now)
+        return verdict
+
+
+def _layer_revisions(view: NamespaceView, agent: Agent) -> tuple[int, ...]:
+    scopes = scopes_for_agent(agent.spec.name, agent.agent_id)
+    layers = (view.layers.get(scope.key) for scope in scopes)
+    return tuple(layer.revision if layer is not None else 0 for layer in layers)
