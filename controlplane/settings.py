@@ -5,9 +5,10 @@ Every field is also an environment variable `FLEETPLANE_<FIELD>`; flags of `flee
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
-from pydantic import Field, field_validator
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 EMBEDDED = "embedded"
@@ -55,16 +56,20 @@ class Settings(BaseSettings):
     store_binary: Path | None = Field(
         None, description="Server binary of the embedded store, instead of the bundled Valkey."
     )
-    store_fsync: str = Field(
+    runtime_dir: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("FLEETPLANE_RUNTIME_DIR", "XDG_RUNTIME_DIR", "runtime_dir"),
+        description="Where the embedded store keeps its socket.",
+    )
+    store_fsync: Literal["everysec", "always"] = Field(
         "everysec",
-        pattern="^(everysec|always)$",
         description="Durability of the embedded store: `everysec` may lose the last second in a "
         "power cut, `always` nothing.",
     )
     workers: int = Field(1, ge=1, le=64, description="Processes that share the port.")
     log_format: LogFormat = Field(LogFormat.CONSOLE, description="`console` or `json`.")
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Least level that is logged."
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
     )
     reflection: bool = Field(True, description="Serve gRPC reflection, for grpcurl.")
     grace_seconds: float = Field(

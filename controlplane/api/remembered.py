@@ -1,0 +1,60 @@
+"""Answers repeated questions with the bytes of the last answer, while nothing changed.
+
+Orchestrators ask the same few questions over and over. Such a question costs two look-ups: neither
+parsing, nor selecting, nor rendering.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Final
+
+from controlplane.api.pipeline import decode_request
+from controlplane.api.reply_cache import ReplyCache
+from controlplane.domain.identity import namespace_of
+from controlplane.services.read_model import NamespaceView, ReadModel
+
+REPLIES: Final = 4096
+"""Questions remembered per method."""
+
+LARGEST_QUESTION: Final = 4096
+"""Bytes; longer questions are answered, but not remembered."""
+
+
+class RememberedReplies:
+    """The answers of one unary method whose requests have `namespace` and `min_revision`."""
+
+    def __init__(
+        self,
+        read_model: ReadModel,
+        decode: Callable[[bytes], Any],
+        version_of: Callable[[NamespaceView], Hashable],
+        answer: Callable[[Any], Awaitable[Any]],
+    ) -> None:
+        self._read_model = read_model
+        self._decode = decode
+        self._version_of = version_of
+        self._answer = answer
+        self._replies = ReplyCache(REPLIES)
+        self._asked: dict[bytes, tuple[str, int]] = {}
+        """Question -> its namespace and `min_revision`, so that it is parsed once."""
+
+    async def reply(self, raw: bytes) -> bytes:
+        """Return the answer to a serialised request, serialised."""
+        asked = self._asked.get(raw)
+        if asked is not None:
+            namespace, min_revision = asked
+            view = self._read_model.view(namespace)
+            if view.position.revision >= min_revision:
+                known = self._replies.get(raw, self._version_of(view))
+                if known is not None:
+                    return known
+        request = decode_request(self._decode, raw)
+        namespace = namespace_of(request.namespace)
+        view = await self._read_model.at_least(namespace, request.min_revision)
+        version = self._version_of(view)
+        answer: bytes = (await self._answer(request)).SerializeToString()
+        if len(raw) <= LARGEST_QUESTION:
+            if len(self._asked) >= REPLIES:
+                self._asked.clear()
+            self._asked[raw] = (namespace, request.min_revision)
+            self._replies.put(raw, version, answer)
+        return answer

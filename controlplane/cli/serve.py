@@ -1,0 +1,207 @@
+"""`fleetplane serve`: settings, logging, event loop, signals, and several workers on one port."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def serve(
+    listen: Annotated[
+        str | None,
+        typer.Option(help="gRPC address: host:port (port 0 picks a free one) or unix:/path."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="`embedded`, or the URL of a Redis >= 6.2 or Valkey: redis://, rediss://, "
+            "unix://, redis+sentinel://host:port,.../service, redis+cluster://host:port,..."
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the embedded store keeps its data.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port.")] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure",
+            help="Allow an address other than loopback without TLS and authentication.",
+        ),
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="`console` or `json`.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Run the daemon.
+
+    Without options it listens on 127.0.0.1:50051 and keeps its state in an embedded Valkey under
+    your data directory. Every option is also a variable FLEETPLANE_<OPTION>; docs/settings.md lists
+    all settings.
+
+    Examples:
+      fleetplane serve
+
+      fleetplane serve --listen 127.0.0.1:0 --data-dir /tmp/fleet --log-format json
+
+      fleetplane serve --store redis://redis.internal:6379/0 --workers 2
+    """
+    from pydantic import ValidationError  # noqa: PLC0415 - imports are what --help waits for
+
+    from controlplane.settings import Settings  # noqa: PLC0415
+
+    chosen: dict[str, Any] = {
+        "listen": listen,
+        "store": store,
+        "data_dir": data_dir,
+        "workers": workers,
+        "insecure": insecure,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    try:
+        settings = Settings(**{key: value for key, value in chosen.items() if value is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            field = ".".join(str(part) for part in problem["loc"])
+            typer.echo(f"fleetplane: {field}: {problem['msg']}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    raise typer.Exit(run(settings, is_worker=worker))
+
+
+def run(settings: Any, *, is_worker: bool = False) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    from controlplane.api.context import log_fields  # noqa: PLC0415
+    from controlplane.telemetry.logging import LogFormat, configure_logging  # noqa: PLC0415
+
+    configure_logging(
+        log_format=LogFormat(settings.log_format),
+        level=settings.log_level.upper(),
+        call_fields=log_fields,
+    )
+    main = (
+        _supervise(settings)
+        if settings.workers > 1 and not is_worker
+        else _serve(settings, is_worker=is_worker)
+    )
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(settings: Any, *, is_worker: bool) -> int:
+    """Run one replica."""
+    from controlplane.api.server import ListenError  # noqa: PLC0415
+    from controlplane.app import App, Role  # noqa: PLC0415
+    from controlplane.storage.redis.embedded import EmbeddedStoreError  # noqa: PLC0415
+    from controlplane.storage.redis.errors import StoreConfigurationError  # noqa: PLC0415
+
+    stop = _stop_on_signals()
+    app = App(settings, Role(is_worker=is_worker))
+    starting = asyncio.create_task(app.__aenter__(), name="start")
+    stopping = asyncio.create_task(stop.wait(), name="stop-while-starting")
+    try:
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return 0
+        await starting
+    except (ListenError, StoreConfigurationError, EmbeddedStoreError) as error:
+        typer.echo(f"fleetplane: {error}", err=True)
+        return EXIT_FAILED
+    finally:
+        stopping.cancel()
+        starting.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+    try:
+        _announce(settings, app.serving, is_worker=is_worker)
+        return 0 if await app.run(stop) else EXIT_FAILED
+    except EmbeddedStoreError as error:
+        typer.echo(f"fleetplane: {error}", err=True)
+        return EXIT_FAILED
+    finally:
+        await app.__aexit__(None, None, None)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Return an event that the first signal sets; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            # Somebody insists. The store's own process sees our end and stops by itself.
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+def _announce(settings: Any, serving: Any, *, is_worker: bool) -> None:
+    """Say where the daemon is: one JSON line for programs, a few lines for people."""
+    from controlplane import __version__  # noqa: PLC0415
+
+    if is_worker or settings.log_format == "json":
+        line = {
+            "event": "serving",
+            "listen": serving.listen,
+            "store": serving.store,
+            "server": serving.server,
+            "version": __version__,
+            "pid": os.getpid(),
+        }
+        print(json.dumps(line), flush=True)  # noqa: T201 - standard output is the interface
+        return
+    where = f", data in {settings.data_dir}" if settings.uses_embedded_store else ""
+    print(  # noqa: T201
+        f"""Fleetplane {__version__} serves gRPC on {serving.listen}
+  store   {serving.store} ({serving.server}{where})
+  access  no authentication: every caller on this machine is the local admin
+  look    grpcurl -plaintext {serving.listen} list
+          fleetplane agents list --address {serving.listen}
+          fleetplane demo --agents 50 --address {serving.listen}
+Stop with Ctrl-C.""",
+        flush=True,
+    )
+
+
+async def _supervise(settings: Any) -> int:
+    """Own the store and run the workers; the first worker that fails ends all."""
+    from controlplane.app import embedded_store  # noqa: PLC0415
+    from controlplane.storage.redis.embedded import EmbeddedStoreError  # noqa: PLC0415
+    from controlplane.workers import Workers  # noqa: PLC0415
+
+    stop = _stop_on_signals()
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            url = settings.store
+            watching = []
+            if settings.uses_embedded_store:
+                store = await stack.enter_async_context(embedded_store(settings))
+                url = store.url
+                watching.append(store.watch)
+            workers = await stack.enter_async_context(Workers(settings, url))
+            _announce(settings, await workers.serving(), is_worker=False)
+            return await workers.run(stop, *watching)
+    except EmbeddedStoreError as error:
+        typer.echo(f"fleetplane: {error}", err=True)
+        return EXIT_FAILED
+    except ChildProcessError as error:
+        typer.echo(f"fleetplane: {error}", err=True)
+        return EXIT_FAILED
