@@ -29,7 +29,10 @@ GATHER: Final = 0.005
 """Seconds an urgent beat waits for others: a crew that starts together speaks together."""
 
 FIRST_ANSWER: Final = 10.0
-"""Seconds to wait for the first answer on a stream, before the daemon has named its ttl."""
+"""Seconds to wait for an answer before the daemon has named its ttl; then half of that."""
+
+CHECK: Final = 1.0
+"""Seconds between looks at overdue answers; the daemon may shorten its ttl at any time."""
 
 DEFAULT_INTERVAL: Final = 10.0
 """Seconds between rounds if the daemon names none."""
@@ -131,7 +134,6 @@ class HeartbeatHub:
     async def _converse(self) -> None:
         """Hold one stream until it ends; raise why, if it did not end in peace."""
         self._unanswered.clear()
-        self._patience = FIRST_ANSWER
         self._round_at = self._loop.time()
         call = self._connection.registry.Heartbeat(metadata=self._connection.call.metadata)
         reader = StreamReader(call, silence=0)
@@ -151,7 +153,9 @@ class HeartbeatHub:
         """Wait until one side ends, or an answer is overdue."""
         while True:
             done, _ = await asyncio.wait(
-                tasks, timeout=self._until_overdue(), return_when=asyncio.FIRST_COMPLETED
+                tasks,
+                timeout=min(CHECK, self._until_overdue()),
+                return_when=asyncio.FIRST_COMPLETED,
             )
             if done:
                 break

@@ -64,6 +64,7 @@ class Catalogue:
         self._position = NOWHERE
         self._heard_at: float | None = None
         self._ready = asyncio.Event()
+        self._moved = asyncio.Event()
         self._watch: AgentWatch | None = None
         self._task: asyncio.Task[None] | None = None
         self._refusal: FleetError | None = None
@@ -113,6 +114,23 @@ class Catalogue:
             await self._ready.wait()
         if self._refusal is not None:
             raise self._refusal
+
+    async def reached(self, revision: int, timeout: float | None = 30.0) -> None:
+        """Wait until the copy has seen a revision, such as that of a write just made.
+
+        Args:
+            revision: of the present history.
+            timeout: seconds to wait at most; None waits for as long as the plane is away.
+
+        Raises:
+            TimeoutError: it did not arrive in time.
+            FleetError: the plane refuses the watch.
+        """
+        async with asyncio.timeout(timeout):
+            while self._position.revision < revision:
+                if self._refusal is not None:
+                    raise self._refusal
+                await self._moved.wait()
 
     @property
     def position(self) -> Position:
@@ -187,6 +205,7 @@ class Catalogue:
             _log.warning("the catalogue's watch was refused: %s", error)
             self._refusal = error
             self._ready.set()
+            self._moved.set()
 
     def _apply(self, event: AgentsEvent) -> None:
         self._heard_at = time.monotonic()
@@ -203,6 +222,8 @@ class Catalogue:
                 self._put(agent)
             for agent_id in event.removed_agent_ids:
                 self._remove(agent_id)
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     def _put(self, agent: agent_pb2.Agent) -> None:
         self._agents[agent.agent_id] = agent

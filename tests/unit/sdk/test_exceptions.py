@@ -1,0 +1,149 @@
+"""Every reason of the contract arrives as the right class, with everything that was said."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import (  # type: ignore[import-untyped]  # it comes without stubs
+    error_details_pb2,
+    status_pb2,
+)
+
+import fleetplane
+from fleetplane import FieldViolation, FleetClient, FleetError, Reason
+from fleetplane._details import NO_DETAILS, StatusDetails, parse_status
+from fleetplane._exceptions import error_from_entry
+from fleetplane.v1 import error_reason_pb2, policy_service_pb2
+from tests.fakes.fleet_plane import Plane, Refusal
+
+CLASSES: dict[str, tuple[grpc.StatusCode, type[FleetError]]] = {
+    "INVALID_FIELD": (grpc.StatusCode.INVALID_ARGUMENT, fleetplane.InvalidArgument),
+    "INVALID_CURSOR": (grpc.StatusCode.INVALID_ARGUMENT, fleetplane.InvalidArgument),
+    "AGENT_NOT_FOUND": (grpc.StatusCode.NOT_FOUND, fleetplane.NotFound),
+    "INSTANCE_NOT_FOUND": (grpc.StatusCode.NOT_FOUND, fleetplane.NotFound),
+    "POLICY_NOT_FOUND": (grpc.StatusCode.NOT_FOUND, fleetplane.NotFound),
+    "REVISION_NOT_FOUND": (grpc.StatusCode.NOT_FOUND, fleetplane.NotFound),
+    "NO_CANDIDATE": (grpc.StatusCode.NOT_FOUND, fleetplane.NotFound),
+    "AGENT_EXISTS": (grpc.StatusCode.ALREADY_EXISTS, fleetplane.AlreadyExists),
+    "POLICY_EXISTS": (grpc.StatusCode.ALREADY_EXISTS, fleetplane.AlreadyExists),
+    "REQUEST_ID_REUSED": (grpc.StatusCode.ALREADY_EXISTS, fleetplane.AlreadyExists),
+    "REVISION_CONFLICT": (grpc.StatusCode.ABORTED, fleetplane.RevisionConflict),
+    "INVALID_TRANSITION": (grpc.StatusCode.FAILED_PRECONDITION, fleetplane.FailedPrecondition),
+    "INSTANCE_FENCED": (grpc.StatusCode.FAILED_PRECONDITION, fleetplane.FailedPrecondition),
+    "ACTIVATION_REFUSED": (grpc.StatusCode.FAILED_PRECONDITION, fleetplane.FailedPrecondition),
+    "LIMIT_EXCEEDED": (grpc.StatusCode.RESOURCE_EXHAUSTED, fleetplane.LimitExceeded),
+    "STORE_UNAVAILABLE": (grpc.StatusCode.UNAVAILABLE, fleetplane.Unavailable),
+    "NOT_READY": (grpc.StatusCode.UNAVAILABLE, fleetplane.Unavailable),
+    "DRAINING": (grpc.StatusCode.UNAVAILABLE, fleetplane.Unavailable),
+    "DEADLINE_EXCEEDED": (grpc.StatusCode.DEADLINE_EXCEEDED, fleetplane.DeadlineExceeded),
+    "INTERNAL": (grpc.StatusCode.INTERNAL, fleetplane.InternalError),
+}
+
+
+def test_every_reason_of_the_contract_has_a_member_and_a_class() -> None:
+    values = error_reason_pb2.ErrorReason.DESCRIPTOR.values
+    contract = {value.name.removeprefix("ERROR_REASON_") for value in values}
+    assert {str(reason) for reason in Reason} == contract
+    assert set(CLASSES) | {"UNSPECIFIED"} == contract
+
+
+@pytest.mark.parametrize("reason", CLASSES)
+async def test_a_refused_call_raises_the_class_of_its_reason(
+    client: FleetClient, plane: Plane, reason: str
+) -> None:
+    code, family = CLASSES[reason]
+    retry_after = 0.05 if code is grpc.StatusCode.UNAVAILABLE else None
+    refusal = Refusal(
+        code, reason, "in words", {"key": "value"}, retry_after, (("spec.name", "is missing"),)
+    )
+    plane.failures["GetAgent"].extend([refusal] * 50)
+    with pytest.raises(FleetError) as caught:
+        await client.get_agent("a", timeout=0.1)
+    error = caught.value
+    assert type(error) is family
+    assert error.reason is Reason(reason)
+    assert error.metadata == {"key": "value"}
+    assert error.violations == (FieldViolation("spec.name", "is missing"),)
+    assert error.retry_after == retry_after
+    assert error.message == str(error) == "in words"
+    assert isinstance(error.__cause__, grpc.aio.AioRpcError)
+    assert error.retryable is (code is grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("reason", CLASSES)
+def test_a_refused_entry_is_the_error_of_the_single_call(reason: str) -> None:
+    code, family = CLASSES[reason]
+    entry = Refusal(code, reason, "words", {"k": "v"}, violations=(("f", "d"),)).entry()
+    error = error_from_entry(entry)
+    assert type(error) is family
+    assert error.reason is Reason(reason)
+    assert error.metadata == {"k": "v"}
+    assert error.violations == (FieldViolation("f", "d"),)
+
+
+@pytest.mark.parametrize(
+    ("code", "family"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, fleetplane.Unauthenticated),
+        (grpc.StatusCode.PERMISSION_DENIED, fleetplane.PermissionDenied),
+        (grpc.StatusCode.UNIMPLEMENTED, fleetplane.Unimplemented),
+        (grpc.StatusCode.DATA_LOSS, FleetError),
+    ],
+)
+async def test_codes_without_a_reason_have_their_class_too(
+    client: FleetClient, plane: Plane, code: grpc.StatusCode, family: type[FleetError]
+) -> None:
+    plane.failures["GetAgent"].append(Refusal(code, "SOMETHING_NEWER"))
+    with pytest.raises(FleetError) as caught:
+        await client.get_agent("a")
+    assert type(caught.value) is family
+    assert caught.value.reason is Reason.UNSPECIFIED
+
+
+def test_details_of_others_and_unreadable_ones_are_ignored() -> None:
+    status = status_pb2.Status(code=5)
+    for detail in (
+        error_details_pb2.ErrorInfo(domain="example.com", reason="THEIRS"),
+        error_details_pb2.Help(),
+    ):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    assert parse_status(status.SerializeToString()) == StatusDetails()
+    assert parse_status(b"\xff\xff\xff") is NO_DETAILS
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import google.rpc.status_pb2, google.rpc.error_details_pb2, fleetplane",
+        "import fleetplane, google.rpc.status_pb2, google.rpc.error_details_pb2",
+    ],
+)
+def test_the_private_messages_live_beside_the_public_ones(imports: str) -> None:
+    subprocess.run([sys.executable, "-c", imports], check=True, timeout=30)
+
+
+def test_the_sdk_imports_grpcio_and_protobuf_only() -> None:
+    allowed = {*sys.stdlib_module_names, "fleetplane", "grpc", "google.protobuf"}
+    for path in Path(fleetplane.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            for name in names:
+                known = name.partition(".")[0] in allowed or name.startswith("google.protobuf")
+                assert known or path.name == "testing.py", f"{path.name} imports {name}"
+
+
+def test_a_verdict_names_its_policies() -> None:
+    decision = policy_service_pb2.PolicyDecision(message="no", determining_policies=["p"])
+    assert str(fleetplane.PolicyDenied(decision)) == "denied: no [p]"
+    assert str(fleetplane.ApprovalRequired(decision)).startswith("approval required")

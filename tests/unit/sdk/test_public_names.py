@@ -1,0 +1,60 @@
+"""What `from fleetplane import` offers, and that its enums say what the contract says."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+import fleetplane
+from fleetplane.v1 import agent_pb2, policy_service_pb2
+
+ENUMS = {
+    fleetplane.AgentStatus: (agent_pb2.AgentStatus, "AGENT_STATUS_"),
+    fleetplane.Activation: (agent_pb2.Activation, "ACTIVATION_"),
+    fleetplane.ConfigStatus: (agent_pb2.ConfigStatus, "CONFIG_STATUS_"),
+    fleetplane.PolicyAction: (policy_service_pb2.PolicyAction, "POLICY_ACTION_"),
+    fleetplane.OnMissing: (policy_service_pb2.OnMissing, "ON_MISSING_"),
+    fleetplane.ExplainLevel: (policy_service_pb2.ExplainLevel, "EXPLAIN_LEVEL_"),
+    fleetplane.BatchMode: (policy_service_pb2.BatchEvaluatePolicyRequest.Mode, "MODE_"),
+}
+
+
+def test_all_is_sorted_and_complete() -> None:
+    tree = ast.parse(Path(fleetplane.__file__).read_text())
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(fleetplane.__all__) == imported
+    assert len(fleetplane.__all__) == len(imported)
+    assert all(hasattr(fleetplane, name) for name in fleetplane.__all__)
+
+
+def test_every_public_class_and_method_is_documented() -> None:
+    for name in fleetplane.__all__:
+        thing = getattr(fleetplane, name)
+        if not inspect.isclass(thing):
+            continue
+        assert inspect.getdoc(thing), name
+        for method, member in inspect.getmembers(thing, inspect.isfunction):
+            if not method.startswith("_") and member.__module__.startswith("fleetplane"):
+                assert inspect.getdoc(member), f"{name}.{method}"
+
+
+@pytest.mark.parametrize("mirror", ENUMS)
+def test_enums_mirror_the_contract(mirror: type[fleetplane.AgentStatus]) -> None:
+    contract, prefix = ENUMS[mirror]
+    assert isinstance(contract, EnumTypeWrapper)
+    assert {member.name: member.value for member in mirror} == {
+        name.removeprefix(prefix): number for name, number in contract.items()
+    }
+
+
+def test_a_number_of_a_newer_daemon_reads_as_unspecified() -> None:
+    assert fleetplane.AgentStatus(99) is fleetplane.AgentStatus.UNSPECIFIED
+    with pytest.raises(ValueError, match="not a valid"):
+        fleetplane.AgentStatus("ACTIVE")  # type: ignore[arg-type]  # the point
