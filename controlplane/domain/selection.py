@@ -164,11 +164,12 @@ class AgentFilter:
         Raises:
             InvalidArgument: one violation for every wrong field, such as `filter.capabilities[3]`.
         """
-        violations = tuple(self._violations(path))
+        violations = tuple(self.violations(path))
         if violations:
             raise InvalidArgument(*violations)
 
-    def _violations(self, path: str) -> Iterator[FieldViolation]:
+    def violations(self, path: str = "filter") -> Iterator[FieldViolation]:
+        """Yield what is wrong with the filter; nothing if it is valid."""
         if len(self.capabilities) > MAX_CONDITIONS:
             yield _too_many(f"{path}.capabilities", len(self.capabilities))
         else:

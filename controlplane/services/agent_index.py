@@ -11,7 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 from controlplane.domain.agents import Agent, AgentStatus
-from controlplane.domain.selection import ANY_STATUS, AgentFilter, VersionRange
+from controlplane.domain.selection import (
+    ANY_STATUS,
+    AgentFilter,
+    RejectionReason,
+    VersionRange,
+)
+from controlplane.services.change_journal import ChangeJournal
 
 _Term = tuple[str, str] | tuple[str, str, str]
 """A kind and a value; tags have a key between them."""
@@ -25,9 +31,12 @@ _MOST_KEPT_IDS = 200_000
 _FEW_NEWCOMERS = 64
 """Up to this many new ids are inserted into the sorted list one by one; more are sorted in."""
 
-_DENSE = 16
-"""A result that holds at least one in so many agents is paged by walking the sorted list of all;
-a rarer one is sorted by itself."""
+DENSE = 16
+"""A set that holds at least one in so many agents is put in order by walking the sorted list of
+all; a rarer one is sorted by itself."""
+
+NearMiss = tuple[str, RejectionReason, str]
+"""agent_id, the first condition that it fails, and that in words."""
 
 _NONE: frozenset[str] = frozenset()
 
@@ -38,6 +47,8 @@ class AgentIndex:
     def __init__(self) -> None:
         self.version = 0
         """Grows with every change; results of the same version are the same."""
+        self.journal = ChangeJournal()
+        """Which agents changed lately; told by the owner of the index, who knows of instances."""
         self._agents: dict[str, Agent] = {}
         self._postings: dict[_Term, set[str]] = {}
         self._order: list[str] = []
@@ -186,11 +197,13 @@ class AgentIndex:
 class Matches:
     """The agents that matched a filter. Good until the next change of the index."""
 
-    __slots__ = ("_index", "_order", "ids")
+    __slots__ = ("_index", "_order", "ids", "near")
 
     def __init__(self, index: AgentIndex, ids: AbstractSet[str]) -> None:
         self.ids = ids
         """The ids, in no order."""
+        self.near: tuple[int, list[NearMiss]] | None = None
+        """What `near_misses` found for how many; as short-lived as the rest."""
         self._index = index
         self._order: Sequence[str] | None = None
 
@@ -200,7 +213,7 @@ class Matches:
     def page(self, after_id: str, size: int) -> list[str]:
         """Return at most `size` ids behind `after_id` ("" for the first), in order."""
         order = self._order
-        if order is None and len(self.ids) * _DENSE < len(self._index):
+        if order is None and len(self.ids) * DENSE < len(self._index):
             order = self._order = sorted(self.ids)
         if order is not None:
             start = bisect_right(order, after_id)

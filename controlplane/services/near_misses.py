@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from controlplane.domain.selection import AgentFilter, RejectionReason
-from controlplane.services.agent_index import AgentIndex
+from controlplane.services.agent_index import DENSE, AgentIndex, NearMiss
 
 _LOOKED_AT = 4
 """Agents judged per miss that is wanted, so that the nearest of them can be chosen."""
@@ -25,14 +25,19 @@ _DISTANCE = {reason: place for place, reason in enumerate(reversed(RejectionReas
 that lacks the capability."""
 
 
-def near_misses(
-    index: AgentIndex, wanted: AgentFilter, limit: int
-) -> list[tuple[str, RejectionReason, str]]:
-    """Return agents that do not match, nearest first: (agent_id, first failed condition, detail).
+def near_misses(index: AgentIndex, wanted: AgentFilter, limit: int) -> list[NearMiss]:
+    """Return at most `limit` agents that do not match a valid filter, nearest first.
 
-    At most `limit`; fewest failed conditions first. The nearest of those that were looked at, the
-    same on every replica with the same agents, but not a proof that nobody is nearer.
+    Fewest failed conditions first. They are the nearest of those that were looked at, the same on
+    every replica with the same agents; that nobody is nearer is not proven.
     """
+    matches = index.candidates(wanted)
+    if matches.near is None or matches.near[0] < limit:
+        matches.near = limit, _search(index, wanted, limit)
+    return matches.near[1][:limit]
+
+
+def _search(index: AgentIndex, wanted: AgentFilter, limit: int) -> list[NearMiss]:
     rows = []
     for agent_id in islice(_neighbours(index, wanted), limit * _LOOKED_AT):
         agent = index.get(agent_id)
@@ -50,7 +55,8 @@ def _neighbours(index: AgentIndex, wanted: AgentFilter) -> Iterator[str]:
     matching = index.candidates(wanted).ids
     some = index.ids()[:_STEPS]
     for ids in index.rarest(wanted, 2):
-        for agent_id in sorted(ids) if len(ids) <= _RARE else some:
+        dense = len(ids) > _RARE or len(ids) * DENSE > len(index)
+        for agent_id in some if dense else sorted(ids):
             if agent_id in ids and agent_id not in matching and agent_id not in seen:
                 seen.add(agent_id)
                 yield agent_id
