@@ -4,9 +4,8 @@ grpc.aio runs each call in a task of its own, so one ContextVar, set once per ca
 is enough: a task started by the handler inherits it, other calls never see it.
 """
 
-import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,29 +16,47 @@ from controlplane.domain.identity import LOCAL_ADMIN, Caller
 from controlplane.telemetry.names import FIELD_METHOD, FIELD_REQUEST_ID
 
 
+def _no_request_id(_call: "Call") -> str:
+    return ""
+
+
 class Call:
     """One call, from its first byte to its status.
 
     Attributes:
         method: Its row in `METHODS`.
         context: grpc's side of it.
-        request_id: Set by the concern `request_id`; empty before.
         caller: Set by the concern `authentication`.
         started: Moment the handler was entered, of `time.perf_counter`, in seconds.
-        deadline: Armed by the concern `deadline`.
-        expired: True once that deadline has cancelled the handler.
+        find_request_id: Set by the concern `request_id`.
+        expired: Set by the concern `deadline` when it cancels the handler.
     """
 
-    __slots__ = ("caller", "context", "deadline", "expired", "method", "request_id", "started")
+    __slots__ = (
+        "_request_id",
+        "caller",
+        "context",
+        "expired",
+        "find_request_id",
+        "method",
+        "started",
+    )
 
     def __init__(self, method: Method, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         self.method = method
         self.context = context
-        self.request_id = ""
         self.caller: Caller = LOCAL_ADMIN
         self.started = time.perf_counter()
-        self.deadline: asyncio.TimerHandle | None = None
+        self.find_request_id: Callable[[Call], str] = _no_request_id
         self.expired = False
+        self._request_id = ""
+
+    @property
+    def request_id(self) -> str:
+        """The id that joins the caller's log with ours; empty before the concern `request_id`."""
+        if not self._request_id:
+            self._request_id = self.find_request_id(self)
+        return self._request_id
 
 
 _CURRENT: ContextVar[Call | None] = ContextVar("fleetplane_call", default=None)

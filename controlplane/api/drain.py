@@ -48,13 +48,14 @@ class Drain:
 
     Attributes:
         draining: Set once, when this replica starts to shut down.
+        idle: Set while no call is in flight.
     """
 
     def __init__(self) -> None:
         self.draining = asyncio.Event()
         self._calls: set[object] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.idle = asyncio.Event()
+        self.idle.set()
         self._callbacks: set[Callable[[], None]] = set()
 
     @property
@@ -65,14 +66,14 @@ class Drain:
     def enter(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         """Count a call until its status was sent."""
         self._calls.add(context)
-        self._idle.clear()
+        self.idle.clear()
         context.add_done_callback(self.leave)  # type: ignore[arg-type]  # the stub wants a class
 
     def leave(self, context: object) -> None:
         """Stop counting a call: it ended, or its peer does not read and is not waited for."""
         self._calls.discard(context)
         if not self._calls:
-            self._idle.set()
+            self.idle.set()
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
@@ -134,7 +135,7 @@ class Drain:
         try:
             async with asyncio.timeout(grace):
                 await asyncio.sleep(SETTLE_SECONDS)
-                await self._idle.wait()
+                await self.idle.wait()
         except TimeoutError:
             return not self._calls
         return True

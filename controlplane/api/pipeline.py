@@ -69,6 +69,9 @@ class Outcome:
         self.cancelled_by = ""
 
 
+_SUCCESS: Final = Outcome(grpc.StatusCode.OK)  # nothing about it differs from call to call
+
+
 def every_method(_method: Method) -> bool:
     """Say that a concern is wanted everywhere."""
     return True
@@ -147,7 +150,7 @@ class Pipeline:
         behaviour = getattr(handler, _BEHAVIOURS[shape])
         chain = _Chain(method, [c for c in self._concerns if c.wanted(method)])
         decode = handler.request_deserializer or _identity
-        encode = _passing_bytes(handler.response_serializer or _identity)
+        encode = handler.response_serializer or _identity
         if getattr(behaviour, _RAW_MARK, False):
             if shape != (False, False):
                 raise RegistrationError(f"{name} is marked raw but is not unary")
@@ -162,7 +165,7 @@ class Pipeline:
                 encode=None if response_streaming else encode,
             ),
             _refusing_malformed(decode) if request_streaming else None,
-            encode if response_streaming else None,
+            _passing_bytes(encode) if response_streaming else None,
         )
 
 
@@ -267,9 +270,8 @@ def _raw(chain: _Chain, behaviour: Behaviour) -> Behaviour:
             reply: bytes = await behaviour(raw, call)
         except BaseException as error:  # noqa: BLE001 - every end of a call passes the concerns
             await chain.fail(call, error, entered)
-        outcome = Outcome(grpc.StatusCode.OK)
         for after in afters:
-            after(call, outcome)
+            after(call, _SUCCESS)
         return reply
 
     return invoke
@@ -304,7 +306,7 @@ def _wrapped(
                 answer = encode(reply)
         except BaseException as error:  # noqa: BLE001 - every end of a call passes the concerns
             await chain.fail(call, error, entered)
-        outcome = Outcome(code or grpc.StatusCode.OK)
+        outcome = _SUCCESS if code is None else Outcome(code)
         for after in afters:
             after(call, outcome)
         return answer

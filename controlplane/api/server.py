@@ -168,11 +168,9 @@ def is_local(address: str) -> bool:
     """Return whether only this machine can reach `address`; False if it cannot be told."""
     if _is_unix(address):
         return True
-    host = urlsplit(f"//{address}").hostname or ""
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        host = urlsplit(f"//{address}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 

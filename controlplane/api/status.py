@@ -37,14 +37,12 @@ ERROR_DOMAIN: Final = "fleetplane.dev"
 REASON_DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
 REASON_INTERNAL: Final = "INTERNAL"
 
-MESSAGE_BYTES: Final = 1024
-"""Statuses travel as HTTP/2 trailers, which peers bound to 8 KiB in all: texts are cut."""
-
-METADATA_BYTES: Final = 3072
-"""All of `ErrorInfo.metadata` together, for the same reason; entries beyond are left out."""
-
-VIOLATIONS: Final = 16
-"""Field violations in one answer, for the same reason; the first ones are the useful ones."""
+# Statuses travel as HTTP/2 trailers, of which grpc accepts 8 KiB: the message once percent-encoded
+# and, with all details, once in base64. Within these bounds an answer always arrives.
+MESSAGE_BYTES: Final = 512
+METADATA_BYTES: Final = 1536  # of all entries together; those beyond are left out
+VIOLATIONS_BYTES: Final = 1536  # of all violations together; the first ones are the useful ones
+FIELD_BYTES: Final = 256  # the longest path that our own limits allow is shorter
 
 CODES: Final[Mapping[type[DomainError], int]] = MappingProxyType(
     {
@@ -111,6 +109,12 @@ def is_defect(error: BaseException) -> bool:
     return not (expected or isinstance(cause, asyncio.TimeoutError))
 
 
+def reason_of(status: status_pb2.Status) -> str:
+    """Return the `ErrorReason` in a status of `status_of`, without its prefix."""
+    info = error_details_pb2.ErrorInfo()
+    return str(info.reason) if status.details[0].Unpack(info) else ""
+
+
 def entry_error_of(error: BaseException, request_id: str = "") -> error_reason_pb2.EntryError:
     """Return the refusal of one entry of a batch: what the single call would have answered."""
     status = status_of(error, request_id)
@@ -134,17 +138,20 @@ def _refusal(error: DomainError) -> status_pb2.Status:
         delay.FromMilliseconds(round(error.retry_after_seconds * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if isinstance(error, InvalidArgument):
-        details.append(
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(
-                        field=_cut(violation.field), description=_cut(violation.description)
-                    )
-                    for violation in error.violations[:VIOLATIONS]
-                ]
-            )
-        )
+        details.append(_bad_request(error))
     return _status(code_of(error), error.message, *details)
+
+
+def _bad_request(error: InvalidArgument) -> error_details_pb2.BadRequest:
+    answer = error_details_pb2.BadRequest()
+    room = VIOLATIONS_BYTES
+    for violation in error.violations:
+        field, description = _cut(violation.field, FIELD_BYTES), _cut(violation.description)
+        room -= len(field.encode()) + len(description.encode())
+        if room < 0:
+            break
+        answer.field_violations.add(field=field, description=description)
+    return answer
 
 
 def _error_info(reason: str, metadata: Mapping[str, str]) -> error_details_pb2.ErrorInfo:

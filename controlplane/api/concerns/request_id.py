@@ -20,7 +20,8 @@ def request_id(make: Callable[[], str] | None = None) -> Concern:
     """Return the concern that takes the caller's id, if it is acceptable, or makes one.
 
     An id of other characters or more than 128 of them is replaced, not refused: a call should not
-    fail because of its label. Sent back in the trailing metadata.
+    fail because of its label. It is sent back in the trailing metadata; hot methods, which have no
+    time for metadata, find their id only when somebody asks and send it back only with an error.
 
     Args:
         make: Makes ids. Default: a random prefix of this process and a counter, which is unique
@@ -28,14 +29,16 @@ def request_id(make: Callable[[], str] | None = None) -> Concern:
     """
     new_id = _numbered() if make is None else make
 
-    def before(call: Call) -> None:
-        context = call.context
-        chosen = ""
-        for key, value in context.invocation_metadata() or ():
+    def find(call: Call) -> str:
+        for key, value in call.context.invocation_metadata() or ():
             if key == METADATA_KEY and isinstance(value, str) and _ACCEPTED.fullmatch(value):
-                chosen = value
-        call.request_id = chosen or new_id()
-        context.set_trailing_metadata(((METADATA_KEY, call.request_id),))
+                return value
+        return new_id()
+
+    def before(call: Call) -> None:
+        call.find_request_id = find
+        if not call.method.hot:
+            call.context.set_trailing_metadata(((METADATA_KEY, call.request_id),))
 
     return Concern(name="request_id", before=before, wanted=_is_traced)
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import grpc
 import structlog
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # no py.typed
 from grpc_status import rpc_status
 
+from controlplane.api.concerns.request_id import METADATA_KEY
 from controlplane.api.context import Call
 from controlplane.api.drain import Drain
 from controlplane.api.pipeline import Concern, MethodNotImplemented, Outcome
-from controlplane.api.status import is_defect, root_cause, status_of
+from controlplane.api.status import is_defect, reason_of, root_cause, status_of
 from controlplane.telemetry.names import FIELD_ERROR, LOGGER_API
 
 _log: Any = structlog.get_logger(LOGGER_API)
@@ -49,27 +49,21 @@ def _cancelled(call: Call, outcome: Outcome, drain: Drain) -> None:
 async def _abort(call: Call, outcome: Outcome, error: Exception, drain: Drain) -> None:
     """Send the status of `error`; leave in `outcome` what grpc must see."""
     cause = root_cause(error)
-    context = call.context
+    returned = ((METADATA_KEY, call.request_id),) if call.request_id else ()
     try:
         if isinstance(cause, MethodNotImplemented):
             outcome.code = grpc.StatusCode.UNIMPLEMENTED
-            await context.abort(outcome.code, f"{cause} is not implemented")
+            await call.context.abort(outcome.code, f"{cause} is not implemented", returned)
         answer = status_of(cause, call.request_id)
         outcome.code = _CODES[answer.code]
-        info = error_details_pb2.ErrorInfo()
-        answer.details[0].Unpack(info)
-        outcome.reason = info.reason
+        outcome.reason = reason_of(answer)
+        if is_defect(cause):
+            name = type(cause).__name__
+            _log.error("unexpected error while answering", exc_info=error, **{FIELD_ERROR: name})
         rich = rpc_status.to_status(answer)
-        metadata = (*rich.trailing_metadata, *call.context.trailing_metadata())
-        await context.abort(rich.code, rich.details, metadata)
+        await call.context.abort(rich.code, rich.details, (*rich.trailing_metadata, *returned))
     except grpc.aio.AbortError as aborted:
         outcome.error = aborted
-        if is_defect(cause) and not isinstance(cause, MethodNotImplemented):
-            _log.error(
-                "call ended with an unexpected error",
-                exc_info=error,
-                **{FIELD_ERROR: type(cause).__name__},
-            )
     except (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.CancelledError):
         # The peer is gone: there is nobody to answer, and grpc expects a cancellation.
         outcome.error = asyncio.CancelledError("the peer is gone")

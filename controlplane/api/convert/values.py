@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -149,8 +148,13 @@ class EnumPair(dict[int, _Member]):
     `AGENT_STATUS_ACTIVE` of the wire is `AgentStatus.ACTIVE` of the domain.
     """
 
-    def __init__(self, wire: EnumTypeWrapper, prefix: str, domain: type[_Member]) -> None:
+    def __init__(self, wire: Any, prefix: str, domain: type[_Member]) -> None:
         """Pair every member of `domain` with `<prefix><NAME>` of `wire`.
+
+        Args:
+            wire: The generated enum, such as `agent_pb2.AgentStatus`.
+            prefix: What its values begin with, such as `AGENT_STATUS_`.
+            domain: The domain's enum.
 
         Raises:
             ValueError: the wire has no such value.

@@ -1,0 +1,235 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # no py.typed
+from grpc_status import rpc_status as typed_rpc_status
+
+from controlplane.api.streams import StreamLimits
+from controlplane.domain.errors import AgentNotFound
+from fleetplane.v1 import registry_service_pb2 as pb
+from fleetplane.v1 import watch_pb2
+from tests.fakes.echo_service import delta, edge
+
+rpc_status: Any = typed_rpc_status  # the published stubs know only synchronous errors
+REASONS = watch_pb2.GoAway.Reason
+IMPATIENT = StreamLimits(write_seconds=0.2)
+SHORT_LIVED = StreamLimits(max_age_seconds=0.05)
+
+
+class Source:
+    """Yields one message, then waits for ever; knows how it ended."""
+
+    def __init__(self) -> None:
+        self.waiting = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    async def __call__(self, _request: Any) -> AsyncIterator[pb.WatchAgentsResponse]:
+        try:
+            yield delta("first")
+            self.waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
+
+
+class Torrent:
+    """Yields 60 kB messages for ever and counts them."""
+
+    def __init__(self) -> None:
+        self.produced = 0
+
+    async def __call__(self, _request: Any) -> AsyncIterator[bytes]:
+        message = delta("x" * 60_000).SerializeToString()
+        while True:
+            self.produced += 1
+            yield message
+
+
+async def read_all(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+async def reason_of(call: Any) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await read_all(call)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    info = error_details_pb2.ErrorInfo()
+    for packed in rpc_status.from_call(caught.value).details:
+        if packed.Unpack(info):
+            return str(info.metadata["go_away"])
+    return ""
+
+
+async def test_a_drained_watch_says_go_away_and_ends_well():
+    source = Source()
+    async with edge(messages=source) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        assert await call.read() == delta("first")
+        await source.waiting.wait()
+        it.drain.begin()
+        last = await call.read()
+        assert last.go_away.reason == REASONS.REASON_DRAINING
+        assert last.go_away.retry_after.ToMilliseconds() > 0
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+        assert source.closed.is_set()
+
+
+async def test_a_watch_that_opens_while_draining_is_sent_away_at_once():
+    async with edge(messages=Source()) as it:
+        it.drain.begin()
+        replies = [r async for r in it.stub.WatchAgents(pb.WatchAgentsRequest())]
+    assert [r.go_away.reason for r in replies] == [REASONS.REASON_DRAINING]
+
+
+async def test_an_old_watch_is_sent_away():
+    async with edge(messages=Source(), limits=SHORT_LIVED) as it:
+        replies = [r async for r in it.stub.WatchAgents(pb.WatchAgentsRequest())]
+    assert replies[0] == delta("first")
+    assert replies[1].go_away.reason == REASONS.REASON_MAX_AGE
+
+
+async def test_a_watch_whose_source_fails_is_answered_with_its_error():
+    async def failing(_request):
+        yield delta("first")
+        raise AgentNotFound("a")
+
+    async with edge(messages=failing) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [r async for r in call]
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_client_that_leaves_a_watch_closes_its_source():
+    source = Source()
+    async with edge(messages=source) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await call.read()
+        await source.waiting.wait()
+        call.cancel()
+        async with asyncio.timeout(2):
+            await source.closed.wait()
+            await it.drain.idle.wait()
+
+
+async def test_a_slow_reader_stops_production_and_is_sent_away():
+    torrent = Torrent()
+    async with edge(messages=torrent, limits=IMPATIENT) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await call.read()
+        async with asyncio.timeout(5):
+            await it.drain.idle.wait()  # nobody waits for it any more
+        produced = torrent.produced
+        assert produced < 250, "60 kB each: what fits into the windows of HTTP/2, no more"
+        assert await reason_of(call) == "SLOW_READER"
+        assert torrent.produced == produced
+
+
+async def test_a_slow_reader_of_a_session_is_sent_away():
+    torrent = Torrent()
+    async with edge(events=torrent, limits=IMPATIENT) as it:
+        done = asyncio.Event()
+        call = it.stub.Heartbeat(quiet(done))
+        await call.read()
+        async with asyncio.timeout(5):
+            await it.drain.idle.wait()
+        assert torrent.produced < 250
+        assert await reason_of(call) == "SLOW_READER"
+        done.set()
+
+
+async def quiet(done: asyncio.Event) -> AsyncIterator[pb.HeartbeatRequest]:
+    """Send one beat, then nothing until `done`."""
+    yield pb.HeartbeatRequest(batch=1)
+    await done.wait()
+
+
+async def test_a_session_ends_well_when_the_peer_half_closes():
+    async with edge() as it:
+        requests = [pb.HeartbeatRequest(batch=n) for n in range(1, 200)]
+        call = it.stub.Heartbeat(iter(requests))
+        assert [r.batch async for r in call] == list(range(1, 200))
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_session_sends_what_nobody_asked_for():
+    async def events(_request):
+        yield pb.HeartbeatResponse(batch=0)
+        await asyncio.Event().wait()
+
+    done = asyncio.Event()
+    async with edge(events=events) as it:
+        call = it.stub.Heartbeat(quiet(done))
+        assert {(await call.read()).batch, (await call.read()).batch} == {0, 1}
+        done.set()
+        assert await call.read() is grpc.aio.EOF
+
+
+async def test_a_drained_session_answers_what_it_was_asked_and_says_go_away():
+    handling, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(request):
+        handling.set()
+        await go_on.wait()
+        return pb.HeartbeatResponse(batch=request.batch)
+
+    done = asyncio.Event()
+    async with edge(handle=handle) as it:
+        call = it.stub.Heartbeat(quiet(done))
+        await handling.wait()
+        it.drain.begin()
+        go_on.set()
+        replies = [r async for r in call]
+        assert replies[0].batch == 1
+        assert replies[1].go_away.reason == REASONS.REASON_DRAINING
+        assert await call.code() is grpc.StatusCode.OK
+        done.set()
+
+
+async def test_an_old_session_is_sent_away():
+    done = asyncio.Event()
+    async with edge(limits=SHORT_LIVED) as it:
+        replies = [r async for r in it.stub.Heartbeat(quiet(done))]
+        done.set()
+    assert replies[-1].go_away.reason == REASONS.REASON_MAX_AGE
+
+
+async def test_a_refusal_in_a_session_reaches_the_client_without_a_group():
+    async def handle(_request):
+        raise AgentNotFound("a")
+
+    async with edge(handle=handle) as it:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [r async for r in it.stub.Heartbeat(iter([pb.HeartbeatRequest(batch=1)]))]
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_client_that_leaves_a_session_leaves_no_task():
+    done = asyncio.Event()
+    async with edge(events=Source()) as it:
+        call = it.stub.Heartbeat(quiet(done))
+        await call.read()
+        call.cancel()
+        async with asyncio.timeout(2):
+            await it.drain.idle.wait()
+        done.set()
+    assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("session-")]
+
+
+async def test_cancelling_a_stream_from_outside_stays_a_cancellation():
+    source = Source()
+    async with edge(messages=source) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await call.read()
+        await source.waiting.wait()
+        await it.server.stop(0)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call.read()
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        assert source.closed.is_set()
