@@ -248,9 +248,7 @@ def convergence_to_proto(outcome: Converged) -> pb.WaitForConvergenceResponse:
                 config=agent_pb2.ConfigAcknowledgement(
                     attempted_revision=live.config_attempted,
                     running_revision=live.config_running,
-                    status=agent_pb2.ConfigStatus.Name(
-                        live.config_status
-                    ),  # numbers are the wire's
+                    status=agent_pb2.ConfigStatus.ValueType(live.config_status),
                     error=live.config_error,
                 ),
             )

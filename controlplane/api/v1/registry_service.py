@@ -194,7 +194,12 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
         self, request: pb.WatchAgentsRequest, context: Context
     ) -> None:
         namespace = namespace_of(request.namespace)
-        watch = AgentWatch(self._read_model, namespace, filter_from_proto(request.filter))
+        watch = AgentWatch(
+            self._read_model,
+            namespace,
+            filter_from_proto(request.filter),
+            with_instances=request.include_instances,
+        )
         resume = request.resume_from
         events = watch.events(resume.epoch, resume.revision)
         await run_stream(
