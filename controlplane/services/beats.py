@@ -111,10 +111,10 @@ class BeatIntake:
         self._clock = clock
         self._settings = settings
         self._acknowledged = acknowledged
+        self._half_window = settings.error_window_ms / 2000
+        self._stalled_after = settings.stalled_after_ms / 1000
         self._dirty: dict[str, set[str]] = {}
         self._loads_changed: set[str] = set()
-        self.accepted = 0
-        """Beats counted since the start of the process."""
 
     def accept(  # noqa: C901 - one loop: a function call per beat would double what it costs
         self, view: NamespaceView, beats: Iterable[Beat]
@@ -128,7 +128,7 @@ class BeatIntake:
         # Locals: this loop runs a hundred thousand times a second.
         instances, agents = view.instances, view.agents
         fresh, active = InstanceState.FRESH, AgentStatus.ACTIVE
-        now_ms = self._clock.store_ms()
+        now_ms, now = self._clock.store_ms(), self._clock.monotonic()
         dirty = self._dirty.get(view.name)
         if dirty is None:
             dirty = self._dirty[view.name] = set()
@@ -146,25 +146,24 @@ class BeatIntake:
             seq = beat.seq
             if seq < live.seq:
                 continue
-            latency_ms, token = beat.latency_ms, beat.progress_token
-            if not 0.0 <= latency_ms < inf:
-                unusual.append(Unusual(beat, live, "latency_ms must be a finite number >= 0"))
-                continue
-            in_flight = beat.in_flight
+            in_flight, token = beat.in_flight, beat.progress_token
             if token != live.progress_token or (in_flight and not live.in_flight):
                 if len(token.encode()) > MAX_TOKEN_BYTES:
                     why = f"progress_token is limited to {MAX_TOKEN_BYTES} bytes"
                     unusual.append(Unusual(beat, live, why))
                     continue
                 live.progress_token = token
-                live.progress_since = self._clock.monotonic()
-            completed, failed = beat.completed, beat.failed
+                live.progress_since = now
+            completed, failed, latency_ms = beat.completed, beat.failed, beat.latency_ms
             if (
                 in_flight != live.in_flight
                 or completed != live.completed
-                or failed != live.failed
                 or latency_ms != live.latency_ms
+                or failed != live.failed
             ):
+                if not 0.0 <= latency_ms < inf:
+                    unusual.append(Unusual(beat, live, "latency_ms must be a finite number >= 0"))
+                    continue
                 live.in_flight = in_flight
                 live.completed = completed
                 live.failed = failed
@@ -255,12 +254,14 @@ class BeatIntake:
         return deadlines, records
 
     def _judge(self, live: LiveInstance, now: float) -> None:
-        if live.completed or live.failed:
+        """Judge what changes slowly; most instances need no more than the comparisons."""
+        mark = live.outcome_mark
+        if live.failed != mark[1] or live.error_rate or now - mark[2] >= self._half_window:
             marks = (live.outcome_mark_before, live.outcome_mark)
             current = (live.completed, live.failed, now)
             live.error_rate, marks = error_rate(marks, current, self._settings)
             live.outcome_mark_before, live.outcome_mark = marks
-        if live.in_flight or live.stalled:
+        if live.stalled or (live.in_flight and now - live.progress_since >= self._stalled_after):
             live.stalled = is_stalled(
                 in_flight=live.in_flight,
                 token=live.progress_token,
