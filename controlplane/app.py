@@ -45,6 +45,7 @@ from controlplane.services.policies import Policies
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registry import Registry
 from controlplane.services.store_clock import StoreClock
+from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.settings import Settings
 from controlplane.storage.redis.beat_log import RedisBeatLog
 from controlplane.storage.redis.change_feed import RedisChangeFeed
@@ -215,9 +216,10 @@ class App:
             limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
         )
         tokens = PageTokens(secret)
-        configs = Configs(ledger, read_model, clock)
+        visible = VisibleLedger(ledger, read_model)
+        configs = Configs(visible, read_model, clock)
         registry_service = RegistryService(
-            Registry(ledger, read_model, ids, liveness_settings),
+            Registry(visible, read_model, ids, liveness_settings),
             Discovery(read_model),
             liveness,
             HeartbeatStream(intake, liveness, read_model, liveness_settings, keeper),
@@ -231,7 +233,7 @@ class App:
             configs, Convergence(read_model, clock), read_model, tokens, keeper
         )
         policy_service = PolicyService(
-            Policies(ledger, read_model, max_policies=settings.max_policies),
+            Policies(visible, read_model, max_policies=settings.max_policies),
             Decisions(read_model, clock),
             tokens,
         )

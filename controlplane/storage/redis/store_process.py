@@ -104,10 +104,13 @@ class StoreProcess:
         return self._loop.time() - self.started_at
 
     def log_tail(self) -> str:
-        """Return the last lines that the server logged."""
-        with self._log.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()
+        """Return the last lines that the server logged; nothing if somebody removed its log."""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
         return "\n".join(lines[-_LOG_TAIL_LINES:])
 
     async def stop(self, grace: float = STOP_GRACE_SECONDS) -> None:
