@@ -1,0 +1,97 @@
+"""Expected errors as an operator reads them: what, which fields, what to do; and the exit code."""
+
+import sys
+from typing import Final
+
+from controlplane.cli.call import Globals
+from controlplane.cli.outcomes import REFUSED, UNREACHABLE, WRONG_USAGE, CommandFailed
+from controlplane.cli.styles import Colour, coloured, printable
+from controlplane.domain.errors import DomainError, InvalidArgument
+from fleetplane import (
+    DeadlineExceeded,
+    FleetError,
+    InternalError,
+    Reason,
+    RevisionConflict,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+
+
+def report(error: Exception, call: Globals) -> int | None:
+    """Write an expected error to stderr and return its exit code; None if it is a defect."""
+    match error:
+        case CommandFailed():
+            write_failure(str(error), hint=error.hint)
+            return error.code
+        case FleetError():
+            return _report_refusal(error, call)
+        case InvalidArgument():
+            fields = [(one.field, one.description) for one in error.violations]
+            write_failure(error.message, fields)
+            return WRONG_USAGE
+        case DomainError():
+            write_failure(error.message)
+            return REFUSED
+        case _:
+            return None
+
+
+def _report_refusal(error: FleetError, call: Globals) -> int:
+    fields = [(one.field, one.description) for one in error.violations]
+    match error:
+        case Unavailable() if error.reason is Reason.UNSPECIFIED:
+            write_failure(
+                f"no daemon answers at {call.address}",
+                hint="start one with `fleetplane serve`, or name another with --address",
+            )
+            return UNREACHABLE
+        case Unavailable() | DeadlineExceeded():
+            write_failure(
+                error.message, fields, hint="a write may have happened; the same command is safe"
+            )
+            return UNREACHABLE
+        case _:
+            write_failure(error.message, fields, hint=_hint(error))
+            return REFUSED
+
+
+_READ_AGAIN: Final = "read it again and repeat the change"
+
+_HINTS: Final = {
+    Reason.AGENT_NOT_FOUND: "`fleetplane agents list` shows who is there",
+    Reason.POLICY_NOT_FOUND: "`fleetplane policies list` shows what is there",
+    Reason.REVISION_NOT_FOUND: "`fleetplane config history` shows the revisions of a layer",
+}
+
+
+def _hint(error: FleetError) -> str:
+    match error:
+        case RevisionConflict():
+            current = error.metadata.get("current_revision", "")
+            return f"{_READ_AGAIN}: it is at revision {current}" if current else _READ_AGAIN
+        case Unauthenticated():
+            return "the daemon wants to know who is calling"
+        case Unimplemented():
+            return "the daemon is older than this command line"
+        case InternalError() if request := error.metadata.get("request_id", ""):
+            return f"the daemon's log has the rest under {request}"
+        case _:
+            return _HINTS.get(error.reason, "")
+
+
+def write_failure(
+    message: str, fields: list[tuple[str, str]] | None = None, *, hint: str = ""
+) -> None:
+    """Write one error to stderr: a line, a line per wrong field, a line with what to do."""
+    wrong = [f"{printable(name)}: {printable(what)}" for name, what in fields or ()]
+    if len(wrong) == 1:
+        text, details = wrong[0], []
+    else:
+        text = f"{len(wrong)} fields are wrong" if wrong else printable(message)
+        details = [f"  {line}" for line in wrong]
+    if hint:
+        details.append(f"  {coloured(hint, Colour.FAINT, sys.stderr)}")
+    title = coloured("Error:", Colour.BAD, sys.stderr)
+    sys.stderr.write("\n".join([f"{title} {text}", *details]) + "\n")
