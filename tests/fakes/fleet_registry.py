@@ -217,7 +217,7 @@ class RegistryFake(Service, registry_service_pb2_grpc.RegistryServiceServicer):
                 commands = [self.plane.commands.popleft() for _ in range(len(self.plane.commands))]
                 response = registry_service_pb2.HeartbeatResponse(
                     batch=request.batch,
-                    next_interval=duration_pb2.Duration(nanos=int(self.plane.interval * 1e9)),
+                    next_interval=duration(self.plane.interval),
                     ttl=duration(self.plane.ttl),
                     results=results,
                     commands=commands,

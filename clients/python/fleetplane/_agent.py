@@ -22,6 +22,7 @@ from fleetplane._exceptions import (
     Unavailable,
 )
 from fleetplane._presence import AgentState, Presence, StateListener
+from fleetplane._session import FleetSession
 from fleetplane._sharing import borrow_client, return_client
 from fleetplane._spec import AgentSpec, InstanceSpec, Registration, SpecFields
 from fleetplane._values import JsonValue
@@ -113,6 +114,7 @@ class Agent:
         self._meter = WorkMeter()
         self._applier = ConfigApplier(on_config, self._nudge)
         self._client: FleetClient | None = None
+        self._session: FleetSession | None = None
         self._presence: Presence | None = None
         self._scope: Scope | None = None
 
@@ -126,8 +128,9 @@ class Agent:
         if self._presence is not None:
             raise RuntimeError("an agent starts once: make another one")
         self._client = self._given or await borrow_client(*self._address)
+        self._session = self._client.session
         self._presence = Presence(
-            self._client.session,
+            self._session,
             self._registration,
             meter=self._meter,
             config=self._applier,
@@ -135,7 +138,7 @@ class Agent:
         )
         try:
             async with asyncio.timeout(self._start_timeout):
-                await self._start(self._client, self._presence)
+                await self._start(self._session, self._presence)
         except TimeoutError as error:
             cause = self._presence.error
             await self.aclose()
@@ -147,10 +150,10 @@ class Agent:
             raise
         return self
 
-    async def _start(self, client: FleetClient, presence: Presence) -> None:
+    async def _start(self, session: FleetSession, presence: Presence) -> None:
         await presence.start()
         self._scope = Scope(agent_id=presence.agent_id)
-        client.session.configs.subscribe(self._scope, self._applier.offer)
+        session.configs.subscribe(self._scope, self._applier.offer)
         await self._applier.settled()
         await presence.counted()
 
@@ -165,11 +168,11 @@ class Agent:
     async def aclose(self) -> None:
         """Say goodbye and end everything that runs for this agent; idempotent."""
         client, self._client = self._client, None
-        if client is None or self._presence is None:
+        if client is None or self._presence is None or self._session is None:
             return
         try:
             if self._scope is not None:
-                client.session.configs.unsubscribe(self._scope, self._applier.offer)
+                self._session.configs.unsubscribe(self._scope, self._applier.offer)
             await self._applier.aclose()
             await self._presence.stop(self._stop_timeout)
         finally:

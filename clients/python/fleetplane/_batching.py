@@ -9,9 +9,9 @@ fills batches by the very time its calls take.
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from fleetplane._exceptions import FleetError
+from fleetplane._exceptions import FleetError, Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,6 +29,12 @@ def _copied(error: Exception) -> Exception:
     twin = copy.copy(error)
     twin.__cause__ = error.__cause__
     return twin
+
+
+def _give_up(waiters: Sequence["asyncio.Future[Any]"]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_exception(Unavailable("the client was closed before the answer came"))
 
 
 class Batcher(Generic[Item, Result]):
@@ -99,8 +105,7 @@ class Batcher(Generic[Item, Result]):
         try:
             answers = await self._send(items)
         except asyncio.CancelledError:
-            for waiter in waiters:
-                waiter.cancel()
+            _give_up(waiters)
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, every caller must hear of it
             for waiter in waiters:
@@ -116,12 +121,11 @@ class Batcher(Generic[Item, Result]):
                 waiter.set_result(answer)
 
     async def aclose(self) -> None:
-        """Cancel what waits and what is in flight, and wait for the tasks to end."""
+        """Give up what waits and what is in flight: its callers get `Unavailable`."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        for waiter in self._waiters:
-            waiter.cancel()
+        _give_up(self._waiters)
         self._items, self._waiters = [], []
         tasks = tuple(self._in_flight)
         for task in tasks:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Protocol
 
-from fleetplane._calls import MAX_BACKOFF, MIN_BACKOFF, Backoff, StreamReader, jittered
+import grpc
+
+from fleetplane._calls import MAX_BACKOFF, MIN_BACKOFF, Backoff, StreamReader, is_final, jittered
 from fleetplane._connected import Connection
 from fleetplane._exceptions import FleetError, Unavailable
 from fleetplane._values import to_seconds
@@ -89,10 +91,19 @@ class HeartbeatHub:
         self._round_at: float | None = None
         self._backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         self._retry_after: float | None = None
+        self._opened_at = 0.0
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can beat here any more."""
+        return self._closed
+
     def join(self, member: Beating) -> None:
-        """Beat for an instance from now on, the first time at once."""
+        """Beat for an instance from now on, the first time at once; nothing once closed."""
+        if self._closed:
+            return
         self._members[member.instance_id] = member
         self.nudge(member)
         if self._task is None:
@@ -103,6 +114,8 @@ class HeartbeatHub:
         if self._members.get(member.instance_id) is member:
             del self._members[member.instance_id]
             self._urgent.pop(member.instance_id, None)
+            if not self._members:
+                self._wake.set()  # nobody is left: the stream need not wait for its next round
 
     def nudge(self, member: Beating) -> None:
         """Let an instance beat now instead of at the next round."""
@@ -112,6 +125,7 @@ class HeartbeatHub:
 
     async def aclose(self) -> None:
         """End the stream and the task behind it; idempotent."""
+        self._closed = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -126,7 +140,10 @@ class HeartbeatHub:
                 await self._converse()
             except FleetError as error:
                 self._retry_after = error.retry_after
-                _log.debug("heartbeat stream lost: %s", error)
+                level = logging.WARNING if is_final(error) else logging.DEBUG
+                _log.log(level, "the heartbeat stream ended: %s", error)
+            except Exception:  # noqa: BLE001  # a defect of ours must not silence a whole process
+                _log.exception("the heartbeat stream failed")
             wait = self._backoff.next(self._retry_after)
             self._retry_after = None
             await asyncio.sleep(wait)
@@ -134,7 +151,7 @@ class HeartbeatHub:
     async def _converse(self) -> None:
         """Hold one stream until it ends; raise why, if it did not end in peace."""
         self._unanswered.clear()
-        self._round_at = self._loop.time()
+        self._round_at = self._opened_at = self._loop.time()
         call = self._connection.registry.Heartbeat(metadata=self._connection.call.metadata)
         reader = StreamReader(call, silence=0)
         tasks = (
@@ -175,7 +192,14 @@ class HeartbeatHub:
         return self._patience
 
     async def _write(self, call: Any) -> None:
-        """Send rounds and urgent beats while there is somebody to beat for; the only writer."""
+        """Send while there is somebody to beat for; the only writer of its stream."""
+        try:
+            await self._send_rounds(call)
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            _log.debug("the heartbeat stream takes no more beats: %s", error)  # its reader says why
+
+    async def _send_rounds(self, call: Any) -> None:
         everything = True
         while self._members:
             now = self._loop.time()
@@ -193,7 +217,6 @@ class HeartbeatHub:
                 await call.write(self._message(part, everything=everything, full_round=full_round))
             everything = False
             await self._pause()
-        await call.done_writing()
 
     def _message(
         self, members: tuple[Beating, ...], *, everything: bool, full_round: bool
@@ -236,7 +259,7 @@ class HeartbeatHub:
             self._patience = ttl / 2
         self._plan(now, full_round=sent is not None and sent.full_round)
         if sent is not None:
-            self._backoff.reset()
+            self._backoff.reset(after=now - self._opened_at)
             refused = {one.instance_id for one in response.results if one.outcome not in _COUNTED}
             for member in sent.members:
                 if member.instance_id not in refused:

@@ -1,6 +1,7 @@
 """Unary calls with a deadline, retries and typed errors; the wait between attempts."""
 
 import asyncio
+import math
 import random
 import time
 import uuid
@@ -59,9 +60,15 @@ class Backoff:
             return wait
         return max(wait, at_least * _JITTER.uniform(1.0, 1.1))
 
-    def reset(self) -> None:
-        """Start over, after something worked."""
-        self._bound = self._initial
+    def reset(self, *, after: float = math.inf) -> None:
+        """Start over, if something worked for long enough.
+
+        Args:
+            after: for how long it has worked, in seconds. Less than the present bound does not
+                count, so that what breaks again and again is tried more and more rarely.
+        """
+        if after >= self._bound:
+            self._bound = self._initial
 
 
 def jittered(seconds: float, share: float = 0.1) -> float:

@@ -171,7 +171,7 @@ class Presence:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         try:
-            if self.generation and not self._state.final:
+            if self.generation and not self._state.final and not self._session.beats.closed:
                 self._leaving = True
                 self._session.beats.join(self)
                 async with asyncio.timeout(deadline):

@@ -68,11 +68,15 @@ class _Stream:
                 watch.change_scopes(add=wanted - held, remove=held - wanted)
                 try:
                     await self._follow(watch)
+                    continue
                 except FleetError as error:
                     _log.warning("the configuration watch was refused: %s", error)
-                    await asyncio.sleep(backoff.next(error.retry_after))
-                    watch = self._open_watch()
-                    self._changed.set()
+                except Exception:  # noqa: BLE001  # a defect of ours must not freeze a whole process
+                    _log.exception("the configuration watch failed")
+                await watch.aclose()
+                await asyncio.sleep(backoff.next())
+                watch = self._open_watch()
+                self._changed.set()
         finally:
             await watch.aclose()
 

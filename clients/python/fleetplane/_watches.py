@@ -7,6 +7,7 @@ delivered again, and nothing in between is lost.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class _Watch(Generic[Message, Event]):
         self._ready: deque[Event] = deque()
         self._closed = False
         self._wait: float | None = None
+        self._opened_at = 0.0
         self._connected = False
 
     def _open(self) -> Any:
@@ -127,6 +129,7 @@ class _Watch(Generic[Message, Event]):
                 await asyncio.sleep(self._wait)
                 self._wait = None
             self._reader = StreamReader(self._open(), self._max_silence)
+            self._opened_at = time.monotonic()
         try:
             message = await self._reader.read()
         except FleetError as error:
@@ -147,7 +150,7 @@ class _Watch(Generic[Message, Event]):
         self._connected = True
         farewell = self._receive(message)
         if farewell is None:
-            self._backoff.reset()
+            self._backoff.reset(after=time.monotonic() - self._opened_at)
         else:
             self._wait = self._backoff.next(to_seconds(farewell.retry_after))
 

@@ -32,6 +32,9 @@ START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 10.0
 """Seconds the daemon may take to stop before it is killed."""
 
+_PREFIX: Final = "FLEETPLANE_"
+"""How the variables of the daemon's settings begin."""
+
 _LAST_LINES: Final = 20
 """Lines of the daemon's output that an error quotes."""
 
@@ -101,8 +104,6 @@ async def _spawn(data: str, port: int, arguments: Sequence[str]) -> asyncio.subp
         "serve",
         "--listen",
         f"127.0.0.1:{port}",
-        "--http",
-        "off",
         "--data-dir",
         data,
         "--log-format",
@@ -111,8 +112,14 @@ async def _spawn(data: str, port: int, arguments: Sequence[str]) -> asyncio.subp
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env=_environment(),
     )
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without settings that are meant for another daemon."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+    return {**kept, "PYTHONUNBUFFERED": "1", f"{_PREFIX}HTTP": "off"}
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:
