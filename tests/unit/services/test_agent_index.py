@@ -1,0 +1,195 @@
+"""The index finds what a linear search finds, in order, and keeps up with changes."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.domain.agents import AgentStatus
+from controlplane.domain.selection import AgentFilter
+from controlplane.services.agent_index import AgentIndex
+from controlplane.services.change_journal import ChangeJournal
+from tests.fakes.registered import an_agent
+
+WORDS = ("a", "b", "c")
+SOME = st.lists(st.sampled_from(WORDS), max_size=3, unique=True).map(tuple)
+ONE_OR_NONE = st.sampled_from(("", *WORDS))
+TAGS = st.dictionaries(st.sampled_from(WORDS), st.sampled_from(WORDS), max_size=2)
+VERSIONS = st.sampled_from(("1.0.0", "1.5.0", "2.0.0-rc.1", "2.0.0"))
+STATUSES = st.sampled_from(AgentStatus)
+
+AGENTS = st.lists(
+    st.builds(
+        lambda number, **given: an_agent(f"agt-{number:03}", **given),
+        st.integers(0, 40),
+        status=STATUSES,
+        name=st.sampled_from(WORDS),
+        version=VERSIONS,
+        owner=ONE_OR_NONE,
+        model=ONE_OR_NONE,
+        capabilities=SOME,
+        tools=SOME,
+        tags=TAGS,
+    ),
+    max_size=30,
+)
+FILTERS = st.builds(
+    AgentFilter,
+    capabilities=SOME,
+    tags=TAGS,
+    statuses=st.frozensets(STATUSES),
+    name=ONE_OR_NONE,
+    version_range=st.sampled_from(("", ">=1.5.0", "<2.0.0", "==2.0.0-rc.1", ">3.0.0")),
+    owner=ONE_OR_NONE,
+    model=ONE_OR_NONE,
+    tool=ONE_OR_NONE,
+)
+
+
+def index_of(*agents):
+    index = AgentIndex()
+    for agent in agents:
+        index.add(agent)
+    return index
+
+
+def all_pages(index, wanted, size):
+    matches = index.candidates(wanted)
+    found = []
+    while page := matches.page(found[-1] if found else "", size):
+        found.extend(page)
+    return found
+
+
+@given(written=AGENTS, removed=st.sets(st.integers(0, 29)), wanted=FILTERS, size=st.integers(1, 7))
+def test_the_index_finds_what_a_linear_search_finds_in_order(written, removed, wanted, size):
+    index = AgentIndex()
+    held = {}
+    for agent in written:
+        index.add(agent)
+        held[agent.agent_id] = agent
+    index.candidates(wanted)
+    for number in removed:
+        if number < len(written) and written[number].agent_id in held:
+            index.remove(held.pop(written[number].agent_id))
+
+    expected = sorted(agent_id for agent_id, agent in held.items() if wanted.matches(agent))
+
+    assert set(index.candidates(wanted).ids) == set(expected)
+    assert len(index.candidates(wanted)) == len(expected)
+    assert all_pages(index, wanted, size) == expected
+    assert list(index.ids()) == sorted(held)
+
+
+def test_a_changed_agent_is_found_by_what_it_is_now():
+    agent = an_agent("agt-1", status=AgentStatus.ACTIVE, capabilities=("old",))
+    index = index_of(agent)
+
+    index.remove(agent)
+    index.add(replace(agent, spec=replace(agent.spec, capabilities=("new",))))
+
+    assert not index.candidates(AgentFilter(capabilities=("old",)))
+    assert set(index.candidates(AgentFilter(capabilities=("new",))).ids) == {"agt-1"}
+
+
+def test_adding_an_agent_again_takes_the_place_of_the_first():
+    index = index_of(an_agent("agt-1", owner="one"), an_agent("agt-1", owner="two"))
+
+    assert len(index) == 1
+    assert list(index.ids()) == ["agt-1"]
+    assert not index.candidates(AgentFilter(owner="one"))
+
+
+def test_removing_an_unknown_agent_does_nothing():
+    index = index_of(an_agent("agt-1"))
+
+    index.remove(an_agent("agt-2"))
+
+    assert len(index) == 1
+
+
+def test_a_result_is_kept_until_something_changes():
+    index = index_of(an_agent("agt-1"))
+    wanted = AgentFilter(capabilities=("x",))
+    first = index.candidates(wanted)
+
+    assert index.candidates(AgentFilter(capabilities=("x",))) is first
+
+    index.add(an_agent("agt-2"))
+    assert index.candidates(wanted) is not first
+
+
+def test_results_of_many_different_queries_do_not_pile_up():
+    index = index_of(an_agent("agt-1"))
+
+    for number in range(1000):
+        index.candidates(AgentFilter(owner=str(number)))
+
+    assert len(index._answers) <= 256
+
+
+@pytest.mark.parametrize("matching", [3, 900])
+def test_a_page_begins_behind_the_cursor_even_if_that_agent_is_gone(matching):
+    ids = [f"agt-{n:04}" for n in range(1000)]
+    index = index_of(
+        *(an_agent(i, capabilities=("x",) if n < matching else ()) for n, i in enumerate(ids))
+    )
+    index.remove(index.get("agt-0000"))
+
+    page = index.candidates(AgentFilter(capabilities=("x",))).page("agt-0000", 1)
+
+    assert page == ["agt-0001"]
+
+
+def test_ids_stay_in_order_while_agents_come_and_go_in_bulk():
+    index = AgentIndex()
+    held = {}
+    dice = random.Random(7)
+    for _ in range(20):
+        for _ in range(dice.choice((1, 5, 200))):
+            agent = an_agent(f"agt-{dice.randrange(2000):04}")
+            index.add(agent)
+            held[agent.agent_id] = agent
+        for agent_id in dice.sample(sorted(held), k=min(len(held), 40)):
+            index.remove(held.pop(agent_id))
+        assert list(index.ids()) == sorted(held)
+
+
+def test_the_rarest_conditions_come_first():
+    index = index_of(
+        an_agent("agt-1", capabilities=("rare", "common")),
+        an_agent("agt-2", capabilities=("common",)),
+    )
+
+    sets = index.rarest(AgentFilter(capabilities=("common", "rare")), 1)
+
+    assert [set(ids) for ids in sets] == [{"agt-1"}]
+
+
+def test_a_journal_knows_what_changed_since_it_began():
+    journal = ChangeJournal()
+    journal.note({"a", "b"}, 5)
+    journal.note({"b"}, 6)
+    journal.note((), 7)
+    journal.note({"c", "a"}, 8)
+
+    assert journal.since(4) is None
+    assert journal.since(5) == {"a", "b", "c"}
+    assert journal.since(6) == {"a", "c"}
+    assert journal.since(8) == set()
+
+
+def test_a_journal_that_was_told_nothing_knows_nothing():
+    assert ChangeJournal().since(0) is None
+
+
+def test_a_journal_forgets_the_oldest_changes():
+    journal = ChangeJournal(kept_ids=3)
+    journal.note((), 0)
+    for revision in range(1, 6):
+        journal.note({f"agt-{revision}"}, revision)
+
+    assert journal.since(1) is None
+    assert journal.since(2) == {"agt-3", "agt-4", "agt-5"}
