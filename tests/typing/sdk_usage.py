@@ -1,0 +1,145 @@
+"""How users write against the SDK: checked by mypy --strict and pyright, never run."""
+
+import asyncio
+from typing import assert_type
+
+from fleetplane import (
+    Agent,
+    AgentsChanged,
+    AgentsEvent,
+    AgentSpec,
+    AgentsSnapshot,
+    AgentState,
+    AgentStatus,
+    AgentsUnchanged,
+    Catalogue,
+    ChannelConfig,
+    ConfigUpdate,
+    EffectiveConfig,
+    Evaluation,
+    FailMode,
+    FleetClient,
+    FleetError,
+    InstanceSpec,
+    NotFound,
+    PolicyAction,
+    PolicyDenied,
+    Position,
+    Reason,
+    Registration,
+    RetryPolicy,
+    Scope,
+    TlsConfig,
+)
+from fleetplane.v1.agent_pb2 import Agent as AgentRecord
+from fleetplane.v1.policy_service_pb2 import PolicyDecision
+from fleetplane.v1.registry_service_pb2 import FindBestAgentResponse, RegisterResponse
+
+
+async def apply(config: EffectiveConfig) -> None:
+    assert_type(config.temperature, float)
+    assert_type(config.allowed_domains, tuple[str, ...] | None)
+    await asyncio.sleep(0)
+
+
+def apply_at_once(config: EffectiveConfig) -> None:
+    assert_type(config.feature("search"), bool)
+
+
+def note(state: AgentState, detail: str) -> None:
+    assert_type(state.final, bool)
+    assert_type(detail, str)
+
+
+async def agents() -> None:
+    async with Agent("a", "1.0.0", capabilities=["x"], tags={"k": "v"}, on_config=apply) as agent:
+        assert_type(agent, Agent)
+        assert_type(agent.config, EffectiveConfig)
+        assert_type(agent.may_work, bool)
+        with agent.task() as task:
+            task.progress()
+        decision = await agent.check("read", tool="db", environment="test", cost=0.4)
+        assert_type(decision, PolicyDecision)
+        assert_type(PolicyAction(decision.action).permits, bool)
+        try:
+            await agent.require("write", on_unavailable=FailMode.DENY)
+        except PolicyDenied as refusal:
+            assert_type(refusal.decision, PolicyDecision)
+
+        @agent.track
+        async def double(value: int, *, times: int = 2) -> int:
+            return value * times
+
+        assert_type(await double(1, times=3), int)
+
+    Agent("b", "1.0.0", on_config=apply_at_once, on_state=note, degraded_after=30.0)
+
+
+async def registry(client: FleetClient) -> None:
+    spec = AgentSpec(name="a", version="1.0.0", capabilities=("x",))
+    registered = await client.register(spec, instance=InstanceSpec(endpoint="http://here"))
+    assert_type(registered, RegisterResponse)
+    results = await client.batch_register([Registration(spec=spec)])
+    assert_type(results, list[RegisterResponse | FleetError])
+    async for agent in client.discover(capabilities="x", statuses=[AgentStatus.ACTIVE]):
+        assert_type(agent, AgentRecord)
+        assert_type(AgentStatus(agent.status), AgentStatus)
+    async for agent in client.list_agents(owner="me", include_instances=True):
+        assert_type(agent.instances[0].instance_id, str)
+    best = await client.find_best_agent(capabilities=["x"], prefer_low_latency=True)
+    assert_type(best, FindBestAgentResponse)
+    assert_type(await client.update_agent("a", description="better", tags={}), AgentRecord)
+    assert_type(await client.deregister("i"), bool)
+    try:
+        await client.get_agent("a", min_revision=3)
+    except NotFound as error:
+        assert_type(error.reason, Reason)
+        assert_type(error.retry_after, float | None)
+
+
+def describe(event: AgentsEvent) -> str:
+    match event:
+        case AgentsSnapshot(agents, position):
+            assert_type(agents, tuple[AgentRecord, ...])
+            return f"{len(agents)} at {position.revision}"
+        case AgentsChanged(agents, removed, _):
+            assert_type(removed, tuple[str, ...])
+            return f"{len(agents)} changed"
+        case AgentsUnchanged(position):
+            assert_type(position, Position)
+            return "nothing"
+
+
+async def watches(client: FleetClient) -> None:
+    async for event in client.watch_agents(name="a"):
+        describe(event)
+    async with client.watch_config([Scope(agent_id="a"), Scope(agent_name="b")]) as watch:
+        async for update in watch:
+            assert_type(update, ConfigUpdate)
+            assert_type(update.config, EffectiveConfig)
+    async with Catalogue(client) as catalogue:
+        await catalogue.ready()
+        assert_type(catalogue.discover(capabilities=["x"], tags={"k": "v"}), list[AgentRecord])
+        assert_type(catalogue.get("a"), AgentRecord | None)
+        assert_type(catalogue.age, float)
+
+
+async def configs_and_policies(client: FleetClient) -> None:
+    changed = await client.update_config({"temperature": 0.2}, scope=Scope(agent_id="a"))
+    assert_type(changed.layer.revision, int)
+    assert_type(await client.get_config(Scope(agent_id="a")), EffectiveConfig)
+    async for layer in client.list_config_revisions():
+        assert_type(layer.author, str)
+    await client.create_policy("p", action=PolicyAction.DENY, conditions={"action": ["x", "y"]})
+    await client.update_policy("p", enabled=False)
+    assert_type(await client.delete_policy("p"), int)
+    assert_type(await client.evaluate_policy("a", "read", context={"x": [1]}), PolicyDecision)
+    answers = await client.batch_evaluate_policy([Evaluation(agent_id="a", action="read")])
+    assert_type(answers, list[PolicyDecision | FleetError])
+
+
+def connections() -> FleetClient:
+    config = ChannelConfig(
+        tls=TlsConfig(root_certificates=b"pem"), retry=RetryPolicy(max_attempts=3), authority="x"
+    )
+    return FleetClient("dns:///plane:50051", namespace="research", channel_config=config)
