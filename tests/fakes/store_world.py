@@ -26,11 +26,19 @@ class World:
     """One store, and as many replicas on it as a test asks for."""
 
     ledger: Ledger
+    hints_once = False
+    """Whether the feed announces a commit only once, even if nobody acts on it."""
 
     def new_ledger(self) -> contextlib.AbstractAsyncContextManager[Ledger]:
         raise NotImplementedError
 
     def feed(self, replica_id: str = "r1") -> contextlib.AbstractAsyncContextManager[ChangeFeed]:
+        raise NotImplementedError
+
+    def roomy_feed(
+        self,
+    ) -> contextlib.AbstractAsyncContextManager[tuple[Ledger, ChangeFeed]]:
+        """Return a ledger that does not trim its changes early, and a feed."""
         raise NotImplementedError
 
     def beat_log(self, replica_id: str = "r1") -> BeatLog:
@@ -50,6 +58,8 @@ class World:
 
 
 class MemoryWorld(World):
+    hints_once = True
+
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.store = MemoryStore(self.clock, changes_keep=CHANGES_KEEP)
@@ -64,6 +74,12 @@ class MemoryWorld(World):
         assert replica_id
         async with MemoryChangeFeed(self.store) as feed:
             yield feed
+
+    @contextlib.asynccontextmanager
+    async def roomy_feed(self) -> AsyncIterator[tuple[Ledger, ChangeFeed]]:
+        store = MemoryStore(self.clock)
+        async with MemoryChangeFeed(store) as feed:
+            yield MemoryLedger(store), feed
 
     def beat_log(self, replica_id: str = "r1") -> BeatLog:
         return MemoryBeatLog(self.store, replica_id)
@@ -95,6 +111,11 @@ class RedisWorld(World):
     async def feed(self, replica_id: str = "r1") -> AsyncIterator[ChangeFeed]:
         async with RedisChangeFeed(self.connection, replica_id=replica_id) as feed:
             yield feed
+
+    @contextlib.asynccontextmanager
+    async def roomy_feed(self) -> AsyncIterator[tuple[Ledger, ChangeFeed]]:
+        async with RedisLedger(self.connection) as ledger, self.feed() as feed:
+            yield ledger, feed
 
     def beat_log(self, replica_id: str = "r1") -> BeatLog:
         return RedisBeatLog(self.connection, replica_id=replica_id)

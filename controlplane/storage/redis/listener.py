@@ -15,6 +15,7 @@ from redis import exceptions as redis_errors
 from redis.asyncio.client import PubSub
 
 from controlplane.domain.errors import StoreUnavailable
+from controlplane.storage.redis.cancellation import raise_if_cancelled
 from controlplane.storage.redis.connection import StoreConnection
 from controlplane.storage.redis.errors import map_redis_errors
 from controlplane.storage.redis.keys import canary_key, keyspace_channel
@@ -137,6 +138,7 @@ class NotificationListener:
         self._canary_channel = self._channel(canary)
         pubsub = await self._connection.pubsub_client(canary)
         try:
+            raise_if_cancelled()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(pubsub), name="store-notifications")
                 group.create_task(self._sing(canary), name="store-canary")
@@ -158,6 +160,7 @@ class NotificationListener:
                     await pubsub.subscribe(*channels)
                 subscribed |= wanted
                 message: Mapping[str, Any] | None = await pubsub.get_message(timeout=_READ_SECONDS)
+                raise_if_cancelled()
                 if self._moved:
                     raise _StartOver(_REGROUPED)
                 if message is not None:
@@ -181,6 +184,7 @@ class NotificationListener:
             self._canary_heard.clear()
             with map_redis_errors():
                 await self._connection.writes.set(canary, self._replica_id, px=_CANARY_TTL_MS)
+            raise_if_cancelled()
             await self._within(self._canary_heard, "a canary was not heard")
             if not self.proven:
                 self.proven = True
