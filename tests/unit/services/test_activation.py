@@ -1,5 +1,7 @@
 """The check between a first beat and ACTIVE."""
 
+from typing import Any
+
 import pytest
 
 from controlplane.domain.agents import Agent, AgentSpec
@@ -22,21 +24,21 @@ AGENT = Agent(agent_id="a", spec=AgentSpec(name="bot", version="1.0.0", tags={"t
 
 
 class World:
-    def __init__(self):
+    def __init__(self) -> None:
         self.view = NamespaceView("default")
         self.revision = 0
 
-    def put(self, collection, key, value):
+    def put(self, collection: Collection, key: str, value: Any) -> None:
         self.revision += 1
         record = Record(key, value, self.revision, self.revision, 1, 1)
         self.view.apply([Touched(collection, key, record)], Position("e", self.revision))
 
-    def set_config(self, **values):
+    def set_config(self, **values: Any) -> None:
         scope = LayerScope(LayerKind.AGENT_NAME, "bot")
         layer = ConfigLayer(scope=scope, values=values, revision=self.revision + 1)
         self.put(Collection.CONFIG_LAYERS, scope.key, layer)
 
-    def set_policy(self, effect, **conditions):
+    def set_policy(self, effect: Effect, **conditions: Any) -> None:
         policy = Policy(
             policy_id="p", action=effect, conditions={"action": "activate"} | conditions
         )
@@ -44,11 +46,11 @@ class World:
 
 
 class CountingCheck:
-    def __init__(self, *, allowed=False):
+    def __init__(self, *, allowed: bool = False) -> None:
         self.asked = 0
         self.allowed = allowed
 
-    def may_activate(self, _view, _agent):
+    def may_activate(self, _view: NamespaceView, _agent: Agent) -> ActivationVerdict:
         self.asked += 1
         return ActivationVerdict(allowed=self.allowed, decision="DENY", detail="no")
 
@@ -58,7 +60,7 @@ def world():
     return World()
 
 
-def judge(world):
+def judge(world: World) -> ActivationVerdict:
     return PolicyActivation(FakeClock()).may_activate(world.view, AGENT)
 
 

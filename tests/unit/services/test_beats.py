@@ -1,6 +1,7 @@
 """Beats on the hot path, and on their way to the store."""
 
 from math import inf, nan
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,9 @@ async def fleet():
     return Fleet()
 
 
-async def alive(fleet, *instance_ids, agent_id="a", **spec):
+async def alive(
+    fleet: Fleet, *instance_ids: str, agent_id: str = "a", **spec: Any
+) -> dict[str, int]:
     generations = await fleet.register(agent_id, *instance_ids, **spec)
     for name, generation in generations.items():
         assert await fleet.replica.beat(FakeBeat(name, generation)) == []
@@ -94,7 +97,7 @@ async def test_a_token_that_stands_still_while_tasks_are_in_flight_marks_the_ins
     generation = (await alive(fleet, "i"))["i"]
     live = fleet.replica.view.instances["i"]
 
-    async def beats(seconds, token, in_flight=1):
+    async def beats(seconds: int, token: str, in_flight: int = 1) -> None:
         for _ in range(seconds // 10):
             fleet.clock.shift(10)
             await fleet.replica.beat(

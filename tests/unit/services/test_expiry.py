@@ -1,6 +1,8 @@
 """Silence: who expires, how fast, and who does not."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -19,11 +21,11 @@ async def fleet():
     return fleet
 
 
-async def watch(fleet, seconds, beating=()):
+async def watch(fleet: Fleet, seconds: int, beating: Sequence[FakeBeat] = ()) -> None:
     await fleet.pass_time(seconds, beating=beating)
 
 
-async def alive(fleet, agent_id, *instance_ids, **spec):
+async def alive(fleet: Fleet, agent_id: str, *instance_ids: str, **spec: Any) -> list[FakeBeat]:
     generations = await fleet.register(agent_id, *instance_ids, **spec)
     beats = [FakeBeat(name, generation) for name, generation in generations.items()]
     await fleet.replica.beat(*beats)
@@ -31,7 +33,7 @@ async def alive(fleet, agent_id, *instance_ids, **spec):
     return beats
 
 
-def census(fleet):
+def census(fleet: Fleet) -> dict[str, int]:
     states = [live.instance.state for live in fleet.replica.view.instances.values()]
     return {str(state): states.count(state) for state in set(states)}
 
@@ -189,10 +191,10 @@ async def test_an_instance_this_replica_has_not_heard_of_expires_too(fleet):
     assert (await fleet.instance("i")).state is InstanceState.SILENT
 
 
-async def fleet_of(fleet, count, zone="", start=0):
+async def fleet_of(fleet: Fleet, count: int, zone: str = "") -> list[FakeBeat]:
     tags = {"zone": zone} if zone else {}
-    beats = []
-    for number in range(start, start + count):
+    beats: list[FakeBeat] = []
+    for number in range(count):
         beats += await alive(fleet, f"a{zone}{number}", f"i{zone}{number}", tags=tags)
     return beats
 

@@ -7,6 +7,7 @@ import pytest
 from controlplane.domain.agents import Activation, AgentStatus, InstanceState
 from controlplane.domain.errors import InstanceFenced, StoreUnavailable
 from controlplane.domain.policies import Effect, Policy
+from controlplane.services.beats import BeatOutcome
 from controlplane.services.ports import Collection, Delete, Put, RequestKey
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.fleet import NAMESPACE, FakeBeat, Fleet
@@ -17,7 +18,7 @@ async def fleet():
     return Fleet()
 
 
-def outcomes(answers):
+def outcomes(answers: list[BeatOutcome]) -> dict[str, str]:
     return {answer.instance_id: str(answer.outcome) for answer in answers}
 
 
@@ -254,7 +255,7 @@ async def test_departures_of_the_last_two_at_once_still_stop_the_agent(fleet):
     removed = await asyncio.gather(
         fleet.replica.liveness.depart(NAMESPACE, "i"), fleet.replica.liveness.depart(NAMESPACE, "j")
     )
-    assert removed == [True, True]
+    assert all(removed)
     assert (await fleet.agent("a")).status is AgentStatus.INACTIVE
 
 

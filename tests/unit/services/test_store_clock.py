@@ -13,7 +13,7 @@ def test_the_quickest_answer_counts_until_it_is_old():
     clock = StoreClock()
     now = clock.monotonic()
 
-    def offset():
+    def offset() -> float:
         return clock.store_ms() - clock.monotonic() * 1000
 
     clock.learn(5_000_000, asked_at=now, answered_at=now + 0.002)

@@ -1,10 +1,13 @@
 """Beats on their way to the store and between replicas."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from controlplane.domain.errors import StoreUnavailable
+from controlplane.services.ports import BeatLog
+from controlplane.storage.memory.beat_log import MemoryBeatLog
 from controlplane.tasks import beat_flusher
 from controlplane.tasks.beat_flusher import BeatFlusher
 from tests.fakes.fleet import NAMESPACE, FakeBeat, Fleet
@@ -13,41 +16,41 @@ from tests.fakes.fleet import NAMESPACE, FakeBeat, Fleet
 class FailingLog:
     """A beat log that fails when told to."""
 
-    def __init__(self, inner):
+    def __init__(self, inner: BeatLog) -> None:
         self.inner = inner
         self.failing = False
-        self.flushes = []
+        self.flushes: list[int] = []
 
-    async def flush(self, namespace, deadlines, beats):
+    async def flush(self, namespace: str, deadlines: Any, beats: Any) -> int:
         self._fail()
         self.flushes.append(len(beats))
         return await self.inner.flush(namespace, deadlines, beats)
 
-    async def read_beats(self, cursors):
+    async def read_beats(self, cursors: Any) -> Any:
         self._fail()
         return await self.inner.read_beats(cursors)
 
-    async def due(self, *args, **kwargs):
+    async def due(self, *args: Any, **kwargs: Any) -> Any:
         return await self.inner.due(*args, **kwargs)
 
-    async def deadlines(self, namespace):
+    async def deadlines(self, namespace: str) -> Any:
         return await self.inner.deadlines(namespace)
 
-    def _fail(self):
+    def _fail(self) -> None:
         if self.failing:
             raise StoreUnavailable
 
 
 class World:
-    def __init__(self):
+    def __init__(self) -> None:
         self.fleet = Fleet()
-        self.replica = self.fleet.add_replica("flushing", wrap_beats=FailingLog)
-        self.log = self.replica.beat_log
+        self.log = FailingLog(MemoryBeatLog(self.fleet.store, "flushing"))
+        self.replica = self.fleet.add_replica("flushing", wrap_beats=lambda _: self.log)
         self.flusher = BeatFlusher(
             self.replica.intake, self.log, self.replica.read_model, self.fleet.clock
         )
 
-    async def alive(self, *names):
+    async def alive(self, *names: str) -> list[FakeBeat]:
         generations = await self.fleet.register("a", *names)
         await self.replica.follow()
         return [FakeBeat(name, generation) for name, generation in generations.items()]
