@@ -106,6 +106,14 @@ class Follower:
 
     async def _load(self, name: str) -> None:
         """Build a view aside, bring it up to date, then serve it in place of the old one."""
+        view = await self._loaded(name)
+        while view is None:
+            # Trimmed or broken while it was being read: start over.
+            view = await self._loaded(name)
+        await self._on_loaded(name, view)
+        self._read_model.swap(view)
+
+    async def _loaded(self, name: str) -> NamespaceView | None:
         view = self._read_model.new_view(name)
         async for position, batch in self._feed.load(name):
             view.apply(batch, position)
@@ -114,14 +122,10 @@ class Follower:
         while True:
             news = await self._feed.catch_up(name, view.position)
             if news.resync:
-                # Trimmed or broken while it was being read: start over.
-                await self._load(name)
-                return
+                return None
             view.apply(news.touched, news.position)
             if not news.more:
-                break
-        await self._on_loaded(name, view)
-        self._read_model.swap(view)
+                return view
 
     def _touch(self) -> None:
         self._last_contact = self._clock.monotonic()
