@@ -2,6 +2,7 @@
 
 import secrets
 
+from controlplane.domain.errors import StoreUnavailable
 from controlplane.storage.redis.connection import StoreConnection
 from controlplane.storage.redis.errors import map_redis_errors
 
@@ -18,4 +19,7 @@ async def shared_secret(connection: StoreConnection) -> bytes:
     with map_redis_errors():
         # SET NX twice does no harm: whoever came first stays.
         await connection.writes.set(_KEY, secrets.token_bytes(_BYTES), nx=True)
-        return bytes(await connection.writes.get(_KEY))
+        stored = await connection.writes.get(_KEY)
+    if not isinstance(stored, bytes):
+        raise StoreUnavailable("the store does not keep what it was given")
+    return stored

@@ -1,4 +1,4 @@
-"""The follower: a copy that is complete before it serves, and exact after every change and break."""
+"""The follower: a copy that is complete before it serves, exact after every change and break."""
 
 import asyncio
 from collections.abc import AsyncIterator
