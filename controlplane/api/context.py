@@ -1,7 +1,8 @@
 """The call that is being answered, and who makes it.
 
 grpc.aio runs each call in a task of its own, so one ContextVar, set once per call and never reset,
-is enough: a task started by the handler inherits it, other calls never see it.
+is enough: a task started by the handler inherits it, other calls never see it. A task that outlives
+its call must therefore be started elsewhere, or it would log under the wrong request id.
 """
 
 import time

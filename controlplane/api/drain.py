@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-import grpc
 import structlog
 
 from controlplane.telemetry.names import FIELD_GRACE_SECONDS, FIELD_IN_FLIGHT, LOGGER_API
@@ -53,7 +52,7 @@ class Drain:
 
     def __init__(self) -> None:
         self.draining = asyncio.Event()
-        self._calls: set[object] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
         self.idle = asyncio.Event()
         self.idle.set()
         self._callbacks: set[Callable[[], None]] = set()
@@ -63,15 +62,21 @@ class Drain:
         """Calls that have not sent their status yet, without health, reflection and channelz."""
         return len(self._calls)
 
-    def enter(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        """Count a call until its status was sent."""
-        self._calls.add(context)
-        self.idle.clear()
-        context.add_done_callback(self.leave)  # type: ignore[arg-type]  # the stub wants a class
+    def enter(self) -> None:
+        """Count the call that the current task answers, until its status was sent.
 
-    def leave(self, context: object) -> None:
+        The task of a call ends after that. (`context.add_done_callback` would say the same, but
+        makes a reference cycle of every call, which only the garbage collector gets rid of.)
+        """
+        task = asyncio.current_task()
+        if task is not None:
+            self._calls.add(task)
+            self.idle.clear()
+            task.add_done_callback(self.leave)
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
         """Stop counting a call: it ended, or its peer does not read and is not waited for."""
-        self._calls.discard(context)
+        self._calls.discard(task)
         if not self._calls:
             self.idle.set()
 
@@ -125,8 +130,8 @@ class Drain:
             complete = await self._settled(grace)
             if not complete:
                 _log.warning("grace expired, cancelling", **{FIELD_IN_FLIGHT: self.in_flight})
-            await server.stop(0)
         finally:
+            await server.stop(0)
             await stopping
         return complete
 

@@ -94,16 +94,18 @@ class StreamKeeper:
 class StreamWriter(Generic[Out]):
     """The one writer of a stream. Messages may be ready bytes, serialised once for many watchers.
 
-    grpc allows one write at a time, so a writer belongs to one task at a time.
+    Made by the task that answers the call; grpc allows one write at a time, so only one task at a
+    time may use it.
     """
 
-    __slots__ = ("_context", "_keeper", "_late", "_loop")
+    __slots__ = ("_call", "_context", "_keeper", "_late", "_loop")
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", keeper: StreamKeeper) -> None:
         self._context = context
         self._keeper = keeper
         self._loop = asyncio.get_running_loop()
         self._late = False
+        self._call = asyncio.current_task()
 
     async def write(self, message: Out | bytes) -> None:
         """Send one message; wait while the peer's window is full.
@@ -121,7 +123,8 @@ class StreamWriter(Generic[Out]):
             await self._context.write(message)
         except asyncio.CancelledError:
             if self._late and task.uncancel() == 0:
-                self._keeper.drain.leave(self._context)
+                if self._call is not None:
+                    self._keeper.drain.leave(self._call)
                 raise _slow_reader(limit) from None
             raise
         finally:

@@ -9,8 +9,8 @@ from controlplane.api.pipeline import Concern
 def in_flight(drain: Drain) -> Concern:
     """Return the concern that tells `drain` about every call but health and reflection."""
 
-    def before(call: Call) -> None:
-        drain.enter(call.context)
+    def before(_call: Call) -> None:
+        drain.enter()
 
     return Concern(name="in_flight", before=before, wanted=_is_awaited)
 

@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health_pb2 as typed_health_pb
 from grpc_health.v1 import health_pb2_grpc as typed_health
 
+from controlplane.api.streams import StreamLimits
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import watch_pb2
 from tests.fakes.echo_service import delta, echo, edge
@@ -93,3 +94,34 @@ async def test_draining_twice_calls_a_stream_once():
         with it.drain.calling(lambda: ended.append(2)):
             pass
         assert ended == [1, 2]
+
+
+async def torrent(_request):
+    while True:
+        yield delta("x" * 60_000)
+
+
+async def test_a_peer_that_does_not_read_is_not_waited_for():
+    limits = StreamLimits(write_seconds=0.1)
+    async with edge(messages=torrent, limits=limits) as it:
+        watch = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await watch.read()
+        async with asyncio.timeout(5):
+            await it.drain.idle.wait()
+        started = time.monotonic()
+        assert await it.drain.run(it.server, it.health, 10) is True
+        assert time.monotonic() - started < 5
+
+
+async def test_a_cancelled_drain_still_stops_the_server():
+    gate = Gate(1)
+    async with edge(answer=gate) as it:
+        call = it.stub.GetAgent(pb.GetAgentRequest())
+        await gate.entered.wait()
+        draining = asyncio.create_task(it.drain.run(it.server, it.health, 60))
+        await it.drain.draining.wait()
+        draining.cancel()
+        async with asyncio.timeout(5):
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+            await asyncio.wait([draining])
+        assert draining.cancelled()

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import io
 import json
@@ -128,3 +129,25 @@ async def test_a_defect_is_logged_with_its_traceback_and_the_id_the_caller_got(s
 async def test_hot_calls_are_logged_at_debug_only(stream, level, lines):
     logged, _ = await answered(stream, level, method="Discover")
     assert len(logged) == lines
+
+
+@pytest.mark.parametrize("by", ["client", "deadline", "server"])
+async def test_a_cancelled_call_says_who_ended_it(stream, by):
+    configure_logging(log_format=LogFormat.JSON, stream=stream)
+    entered = asyncio.Event()
+
+    async def answer(_request, _context):
+        entered.set()
+        await asyncio.Event().wait()
+
+    async with edge(answer=answer) as it:
+        call = it.stub.GetAgent(pb.GetAgentRequest(), timeout=0.1 if by == "deadline" else None)
+        await entered.wait()
+        if by == "client":
+            call.cancel()
+        if by == "server":
+            await it.drain.run(it.server, it.health, 0.1)
+        async with asyncio.timeout(5):
+            await it.drain.idle.wait()
+    (line,) = [entry for entry in entries(stream) if entry["logger"] == LOGGER_ACCESS]
+    assert (line["code"], line["cancelled_by"]) == ("CANCELLED", by)
