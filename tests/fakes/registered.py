@@ -67,23 +67,35 @@ class Replica:
         """Load everything anew, as after a start."""
         fresh = self.read_model.new_view(self.namespace)
         fresh.apply([self._touched(value) for value in values], self.position)
+        fresh.index.journal.note((), self.revision)
         self.read_model.swap(fresh)
 
     def write(self, *values: Agent | Instance) -> None:
         """Commit records; they carry the revision of the commit."""
         self.revision += 1
-        touched = [self._touched(value) for value in values]
-        self.read_model.patch(self.namespace, touched, self.position)
+        self._commit([self._touched(value) for value in values])
 
     def delete(self, collection: Collection, key: str) -> None:
         """Commit the removal of a record."""
         self.revision += 1
-        self.read_model.patch(self.namespace, [Touched(collection, key, None)], self.position)
+        self._commit([Touched(collection, key, None)])
 
     def pass_by(self) -> None:
         """Commit something that is no agent."""
         self.revision += 1
         self.read_model.patch(self.namespace, [], self.position)
+
+    def _commit(self, touched: list[Touched]) -> None:
+        agent_ids = {self._agent_of(item) for item in touched}
+        self.read_model.patch(self.namespace, touched, self.position)
+        self.view.index.journal.note(agent_ids, self.revision)
+
+    def _agent_of(self, item: Touched) -> str:
+        if item.collection is Collection.AGENTS:
+            return item.key
+        if item.record is not None:
+            return str(item.record.value.agent_id)
+        return self.view.instances[item.key].instance.agent_id
 
     def _touched(self, value: Agent | Instance) -> Touched:
         stored = replace(value, revision=self.revision)
