@@ -25,6 +25,8 @@ def report(error: Exception, call: Globals) -> int | None:
         case CommandFailed():
             write_failure(str(error), hint=error.hint)
             return error.code
+        case ExceptionGroup():
+            return _report_first(error, call)
         case FleetError():
             return _report_refusal(error, call)
         case InvalidArgument():
@@ -36,6 +38,14 @@ def report(error: Exception, call: Globals) -> int | None:
             return REFUSED
         case _:
             return None
+
+
+def _report_first(errors: ExceptionGroup[Exception], call: Globals) -> int | None:
+    """Report what ended a group of tasks; None if any of the errors is a defect."""
+    expected = (CommandFailed, FleetError, DomainError, ExceptionGroup)
+    if not all(isinstance(one, expected) for one in errors.exceptions):
+        return None
+    return report(errors.exceptions[0], call)
 
 
 def _report_refusal(error: FleetError, call: Globals) -> int:
