@@ -50,21 +50,33 @@ async def _abort(call: Call, outcome: Outcome, error: Exception, drain: Drain) -
     """Send the status of `error`; leave in `outcome` what grpc must see."""
     cause = root_cause(error)
     returned = ((METADATA_KEY, call.request_id),) if call.request_id else ()
+    # What grpc raises when a peer disappears during a write is a defect only if it is still there.
+    is_doubtful = isinstance(cause, grpc.aio.InternalError)
     try:
         if isinstance(cause, MethodNotImplemented):
             outcome.code = grpc.StatusCode.UNIMPLEMENTED
             await call.context.abort(outcome.code, f"{cause} is not implemented", returned)
+        if is_defect(cause) and not is_doubtful:
+            _report(error, cause)
         answer = status_of(cause, call.request_id)
         outcome.code = _CODES[answer.code]
         outcome.reason = reason_of(answer)
-        if is_defect(cause):
-            name = type(cause).__name__
-            _log.error("unexpected error while answering", exc_info=error, **{FIELD_ERROR: name})
         rich = rpc_status.to_status(answer)
         await call.context.abort(rich.code, rich.details, (*rich.trailing_metadata, *returned))
     except grpc.aio.AbortError as aborted:
         outcome.error = aborted
+        if is_doubtful:
+            _report(error, cause)
     except (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.CancelledError):
         # The peer is gone: there is nobody to answer, and grpc expects a cancellation.
         outcome.error = asyncio.CancelledError("the peer is gone")
+        outcome.reason = "" if is_doubtful else outcome.reason
         _cancelled(call, outcome, drain)
+
+
+def _report(error: Exception, cause: BaseException) -> None:
+    _log.error(
+        "unexpected error while answering",
+        exc_info=error,
+        **{FIELD_ERROR: type(cause).__name__},
+    )

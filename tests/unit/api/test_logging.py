@@ -151,3 +151,20 @@ async def test_a_cancelled_call_says_who_ended_it(stream, by):
             await it.drain.idle.wait()
     (line,) = [entry for entry in entries(stream) if entry["logger"] == LOGGER_ACCESS]
     assert (line["code"], line["cancelled_by"]) == ("CANCELLED", by)
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_write_is_no_defect(stream):
+    async def torrent(_request):
+        while True:
+            yield pb.WatchAgentsResponse(bookmark=pb.WatchAgentsResponse.Bookmark())
+
+    configure_logging(log_format=LogFormat.JSON, stream=stream)
+    async with edge(messages=torrent) as it:
+        for _ in range(30):
+            call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+            await call.read()
+            call.cancel()
+        async with asyncio.timeout(5):
+            await it.drain.idle.wait()
+    codes = [entry.get("code") for entry in entries(stream)]
+    assert codes == ["CANCELLED"] * 30
