@@ -220,6 +220,14 @@ class Matches:
             return list(order[start : start + size])
         return _walk(self._index.ids(), self.ids, after_id, size)
 
+    def share(self, number: int, of: int) -> list[str]:
+        """Return the share `number` (0 ... `of` - 1) of the ids: about every `of`-th, in order.
+
+        The shares together are all ids, each once; none is chosen by when its agents came.
+        """
+        order = self._index.ids() if self._order is None else self._order
+        return [agent_id for agent_id in order[number::of] if agent_id in self.ids]
+
 
 def _walk(order: Sequence[str], ids: AbstractSet[str], after_id: str, size: int) -> list[str]:
     page: list[str] = []

@@ -98,7 +98,7 @@ class BestAgent:
     rejected: tuple[Rejected, ...]
     """Nearest misses first."""
     candidate_count: int
-    """How many agents qualified, the winner among them."""
+    """How many agents qualified, the winner among them; of those ranked, at most 2,000."""
     position: Position
 
 
@@ -168,12 +168,12 @@ class Discovery:
         view = await self._view(query.namespace, query.min_revision)
         wanted = replace(query.filter, statuses=_ACTIVE)
         job = Job(wanted, query.prefer_low_latency, query.task_description)
-        ranked = self._rankings.ranked(view, job)
+        ranked = self._rankings.ranked(view, job, query.session_id)
         best = _best_of(ranked, query)
         instance = _instance_of(view, best, query.session_id)
         if best and instance is None:
             # Loads moved on since the ranking was made, and the winner is full now.
-            ranked = self._rankings.ranked(view, job, anew=True)
+            ranked = self._rankings.ranked(view, job, query.session_id, anew=True)
             best = _best_of(ranked, query)
             instance = _instance_of(view, best, query.session_id)
         rejected = _rejected(view, wanted, ranked, query.max_explained)

@@ -69,7 +69,7 @@ def test_every_broken_limit_is_named_at_once():
         version="one",
         capabilities=["x", "x"],
         max_concurrency=100_001,
-        activation=99,
+        activation=agent_pb2.Activation.ValueType(99),
         degraded_after=Duration(seconds=-1),
         lost_after=Duration(seconds=1, nanos=2_000_000_000),
     )
@@ -88,7 +88,9 @@ def test_every_broken_limit_is_named_at_once():
 
 
 def test_an_update_reads_the_masked_fields_only():
-    message = agent_pb2.AgentSpec(owner="new", activation=99, lost_after=Duration(seconds=-1))
+    message = agent_pb2.AgentSpec(
+        owner="new", activation=agent_pb2.Activation.ValueType(99), lost_after=Duration(seconds=-1)
+    )
 
     assert spec_from_proto(message, mask=("owner",)).owner == "new"
     with pytest.raises(InvalidArgument) as refusal:
@@ -122,14 +124,16 @@ def test_a_filter_is_read_field_by_field():
 
 
 def test_an_unspecified_status_means_any():
-    message = registry_service_pb2.AgentFilter(statuses=[0])
+    message = registry_service_pb2.AgentFilter(statuses=[agent_pb2.AGENT_STATUS_UNSPECIFIED])
 
     assert filter_from_proto(message).statuses == frozenset(AgentStatus)
 
 
 def test_every_wrong_field_of_a_filter_is_named():
     message = registry_service_pb2.AgentFilter(
-        statuses=[1, 77], capabilities=[""], version_range="newest"
+        statuses=[agent_pb2.AGENT_STATUS_ACTIVE, agent_pb2.AgentStatus.ValueType(77)],
+        capabilities=[""],
+        version_range="newest",
     )
 
     with pytest.raises(InvalidArgument) as refusal:

@@ -57,7 +57,7 @@ def index_of(*agents):
 
 def all_pages(index, wanted, size):
     matches = index.candidates(wanted)
-    found = []
+    found: list[str] = []
     while page := matches.page(found[-1] if found else "", size):
         found.extend(page)
     return found
@@ -155,6 +155,18 @@ def test_ids_stay_in_order_while_agents_come_and_go_in_bulk():
         for agent_id in dice.sample(sorted(held), k=min(len(held), 40)):
             index.remove(held.pop(agent_id))
         assert list(index.ids()) == sorted(held)
+
+
+@pytest.mark.parametrize("matching", [7, 90])
+def test_shares_are_all_matches_each_once(matching):
+    index = index_of(
+        *(an_agent(f"agt-{n:03}", capabilities=("x",) if n < matching else ()) for n in range(1000))
+    )
+    matches = index.candidates(AgentFilter(capabilities=("x",)))
+
+    shares = [matches.share(number, 4) for number in range(4)]
+
+    assert sorted(agent_id for share in shares for agent_id in share) == sorted(matches.ids)
 
 
 def test_the_rarest_conditions_come_first():

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from controlplane.domain.agents import AgentStatus
+from controlplane.domain.agents import Agent, AgentStatus
 from controlplane.domain.selection import AgentFilter
 from controlplane.services.agent_watch import AgentWatch, Bookmark, Delta, SnapshotPart
 from controlplane.services.ports import Collection, Position
@@ -270,7 +270,8 @@ async def test_a_watch_that_ends_leaves_no_listener(replica):
 @pytest.mark.parametrize("seed", range(5))
 async def test_whatever_happens_a_watcher_ends_up_with_the_truth(replica, seed, with_instances):
     dice = random.Random(seed)
-    held, epoch, revision = {}, "", 0
+    held: dict[str, Agent] = {}
+    epoch, revision = "", 0
     for _ in range(12):
         watcher = Watcher(replica, held=held, part_size=3, with_instances=with_instances)
         async with watcher.start(epoch, revision, bookmark_seconds=0.005):

@@ -7,6 +7,7 @@ import pytest
 from controlplane.domain.agents import AgentStatus, InstanceState
 from controlplane.domain.errors import InvalidArgument, NoCandidate, NotReady
 from controlplane.domain.selection import AgentFilter, RejectionReason
+from controlplane.services import ranking
 from controlplane.services.discovery import BestAgentQuery, Discovery
 from controlplane.services.hub import Hub
 from controlplane.services.near_misses import near_misses
@@ -225,6 +226,39 @@ async def test_who_cannot_take_a_task_is_rejected_with_the_reason(replica, disco
     ]
     assert best.rejected[-1].detail == 'lacks capability "x"'
     assert best.rejected[-1].name_version == "other@1.0.0"
+
+
+async def test_of_very_many_agents_each_session_has_its_share(replica, discovery, monkeypatch):
+    monkeypatch.setattr(ranking, "MAX_RANKED", 5)
+    for number in range(40):
+        running_agent(
+            replica, f"agt-{number:02}", in_flight=int(number % 3 == 0), max_concurrency=2
+        )
+
+    winners = [await best_id(discovery, session_id=str(n)) for n in range(200)]
+
+    assert len(set(winners)) > 10
+    assert all(int(winner[-2:]) % 3 for winner in winners)
+
+
+async def test_a_share_without_capacity_does_not_hide_the_others(replica, discovery, monkeypatch):
+    monkeypatch.setattr(ranking, "MAX_RANKED", 2)
+    for number in range(10):
+        running_agent(replica, f"agt-{number}", in_flight=0 if number == 7 else 1)
+
+    winners = {await best_id(discovery, session_id=str(n)) for n in range(20)}
+
+    assert winners == {"agt-7"}
+
+
+async def test_of_very_many_agents_the_best_text_matches_are_ranked(
+    replica, discovery, monkeypatch
+):
+    monkeypatch.setattr(ranking, "MAX_RANKED", 2)
+    for number in range(10):
+        running_agent(replica, f"agt-{number}", description="tax" if number == 7 else "law")
+
+    assert await best_id(discovery, task_description="tax") == "agt-7"
 
 
 async def test_no_more_is_explained_than_was_asked_for(replica, discovery):
