@@ -5,14 +5,14 @@
 3. `delay_seconds` pass, so that load balancers notice.
 4. `draining` is set: every stream says GoAway and returns OK; the server refuses new calls.
 5. Calls in flight finish, or `grace_seconds` expire.
-6. The server stops, which cancels what is left.
+6. The server stops, which cancels what is left and lets it unwind.
 
 Closing the store, flushing telemetry and the second signal belong to the composition root.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 import structlog
@@ -21,6 +21,9 @@ from controlplane.telemetry.names import FIELD_GRACE_SECONDS, FIELD_IN_FLIGHT, L
 
 SETTLE_SECONDS: Final = 0.05
 """Calls that the core accepted just before the stop reach their handlers within that."""
+
+UNWIND_SECONDS: Final = 1.0
+"""A cancelled handler only has its `finally` left to do."""
 
 DEFAULT_GRACE_SECONDS: Final = 10.0
 """Longer than a write against a store that fails over, shorter than Kubernetes' 30 s to SIGKILL."""
@@ -80,7 +83,7 @@ class Drain:
         if not self._calls:
             self.idle.set()
 
-    @contextmanager
+    @contextlib.contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
         """Call `callback` once when draining starts, or now if it has; until the block is left."""
         if self.draining.is_set():
@@ -133,7 +136,14 @@ class Drain:
         finally:
             await server.stop(0)
             await stopping
+        await self._unwound()
         return complete
+
+    async def _unwound(self) -> None:
+        """Let cancelled handlers leave before the store is closed: `server.stop` does not wait."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNWIND_SECONDS):
+                await self.idle.wait()
 
     async def _settled(self, grace: float) -> bool:
         """Wait until no call is in flight; return False if `grace` seconds were not enough."""

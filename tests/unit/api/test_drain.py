@@ -65,12 +65,21 @@ async def test_a_drain_loses_no_call_and_ends_streams_quickly_with_a_word():
         assert await health.read() is grpc.aio.EOF
 
 
-async def test_a_call_longer_than_the_grace_is_cancelled():
-    gate = Gate(1)
-    async with edge(answer=gate) as it:
+async def test_a_call_longer_than_the_grace_is_cancelled_and_unwound():
+    entered, unwound = asyncio.Event(), asyncio.Event()
+
+    async def answer(_request, _context):
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            unwound.set()
+
+    async with edge(answer=answer) as it:
         call = it.stub.GetAgent(pb.GetAgentRequest())
-        await gate.entered.wait()
+        await entered.wait()
         assert await it.drain.run(it.server, it.health, 0.2) is False
+        assert unwound.is_set()
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -220,16 +219,3 @@ async def test_a_client_that_leaves_a_session_leaves_no_task():
             await it.drain.idle.wait()
         done.set()
     assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("session-")]
-
-
-async def test_cancelling_a_stream_from_outside_stays_a_cancellation():
-    source = Source()
-    async with edge(messages=source) as it:
-        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
-        await call.read()
-        await source.waiting.wait()
-        await it.server.stop(0)
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            await call.read()
-        assert await call.code() is grpc.StatusCode.UNAVAILABLE
-        assert source.closed.is_set()
