@@ -98,6 +98,7 @@ class Plane:
         self.interval = 0.05
         self.ttl = 2.0
         self.silent = False
+        self.goodbyes_to_lose = 0
         self.streams: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
         self.watched: list[config_service_pb2.WatchConfigRequest] = []

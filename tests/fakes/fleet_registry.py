@@ -237,6 +237,9 @@ class RegistryFake(Service, registry_service_pb2_grpc.RegistryServiceServicer):
             outcome = BeatOutcome.OUTCOME_UNKNOWN
         elif beat.generation < current.generation:
             outcome = BeatOutcome.OUTCOME_FENCED
+        elif beat.goodbye and plane.goodbyes_to_lose:
+            plane.goodbyes_to_lose -= 1
+            return None
         elif beat.goodbye:
             del plane.instances[beat.instance_id]
             outcome = BeatOutcome.OUTCOME_REMOVED

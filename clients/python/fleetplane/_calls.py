@@ -28,7 +28,7 @@ _JITTER: Final = random.SystemRandom()
 MIN_BACKOFF: Final = 0.1
 """First bound in seconds of the random wait before a stream or a registration is repeated."""
 
-MAX_BACKOFF: Final = 10.0
+MAX_BACKOFF: Final = 5.0
 """Largest bound of that wait in seconds; the daemon may ask for more."""
 
 
@@ -190,21 +190,11 @@ class StreamReader:
             if self._stalled and not (task and task.cancelling()):
                 raise Unavailable(f"the stream was silent for {self._silence:g} s") from error
             raise
-        if message is grpc.aio.EOF:
-            return await self._end()
+        if message is grpc.aio.EOF:  # with OK: any other status was raised by the read
+            self.close()
+            return None
         self._heard_at = self._loop.time()
         return message
-
-    async def _end(self) -> None:
-        self.close()
-        code = await self._call.code()
-        if code is not grpc.StatusCode.OK:
-            details = await self._call.details()
-            metadata = await self._call.trailing_metadata()
-            error = grpc.aio.AioRpcError(
-                code, grpc.aio.Metadata(), metadata or grpc.aio.Metadata(), details
-            )
-            raise _typed(error) from error
 
     def _look(self) -> None:
         remaining = self._heard_at + self._silence - self._loop.time()

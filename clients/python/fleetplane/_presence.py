@@ -18,6 +18,10 @@ from fleetplane.v1 import registry_service_pb2 as pb
 _log: Final = logging.getLogger("fleetplane")
 
 
+GOODBYE_AGAIN: Final = 0.25
+"""Seconds until a goodbye that the daemon could not write is said again."""
+
+
 class AgentState(enum.StrEnum):
     """Where an agent of this process is in its life, as far as this process knows."""
 
@@ -204,6 +208,9 @@ class Presence:
         if self._state is not AgentState.ACTIVE and self._state is not AgentState.DRAINING:
             self._enter(AgentState.ACTIVE)
         self._counted.set()
+        if self._leaving and not self._ended.is_set():
+            # Only REMOVED answers a goodbye: the store was away, or this answered an earlier beat.
+            self._loop.call_later(GOODBYE_AGAIN, self.nudge)
 
     def answered(self, result: pb.BeatResult) -> None:
         """Act upon a beat that was not simply accepted."""

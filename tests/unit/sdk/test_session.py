@@ -120,6 +120,17 @@ async def test_an_agent_whose_client_was_closed_first_ends_quietly(server: Fleet
     assert agent.state is AgentState.CLOSED
 
 
+async def test_a_goodbye_that_was_not_written_is_said_again(
+    client: FleetClient, plane: Plane
+) -> None:
+    plane.interval = 30.0
+    plane.goodbyes_to_lose = 2
+    async with Agent("one", "1.0.0", client=client):
+        pass
+    assert not plane.instances
+    assert sum(beat.goodbye for beat in plane.beats) == 3
+
+
 async def test_closing_a_client_answers_who_waits(server: FleetServer) -> None:
     await server.stop()
     client = FleetClient(server.target)
