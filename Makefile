@@ -7,7 +7,7 @@ GENERATED := clients/python/fleetplane/v1
 PROTOS := $(wildcard protos/fleetplane/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lint types contracts protos protos-fresh breaking docs bench lock clean
+.PHONY: help install run demo test check format lint types contracts protos protos-fresh breaking docs docs-reference bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,7 +63,11 @@ protos-fresh: protos
 breaking: $(STAMP)
 	sh scripts/buf-breaking.sh $(BIN)/buf
 
+docs-reference: $(STAMP) ## Write docs/settings.md from the settings
+	$(BIN)/python scripts/settings_reference.py
+
 docs: $(STAMP)
+	$(BIN)/python scripts/settings_reference.py --check
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP) ## Measure against the floor; results in bench-results/
