@@ -46,6 +46,7 @@ class Beating(Protocol):
     @property
     def instance_id(self) -> str:
         """Identity of the process."""
+        raise NotImplementedError
 
     def write_beat(self, beat: pb.Beat, *, everything: bool) -> None:
         """Fill in a beat; with `everything`, also what the last stream has been told."""
