@@ -245,7 +245,7 @@ class RedisChangeFeed:
         pipe.get(NAMESPACES_REV)
         for namespace in namespaces:
             keys = keys_of(namespace)
-            pipe.mget(keys.rev, keys.epoch)
+            pipe.execute_command("MGET", keys.rev, keys.epoch)
         with map_redis_errors():
             list_revision, *heads = await pipe.execute()
         for namespace, (revision, epoch) in zip(namespaces, heads, strict=True):

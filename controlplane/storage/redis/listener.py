@@ -46,7 +46,7 @@ class ListenerTimings:
 
     canary_every: float = 5.0
     canary_within: float = 2.0
-    pause_first: float = 0.05
+    pause_first: float = 0.01
     pause_longest: float = 1.0
     pause_silent: float = 30.0
 
@@ -132,6 +132,16 @@ class NotificationListener:
         """Subscribe and listen until something fails, which is raised as a single exception."""
         self._moved = False
         self._canary_confirmed.clear()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._subscribe(group), name="store-notifications")
+        except ExceptionGroup as failures:
+            # The first to fail ends the other; what matters is why.
+            raise failures.exceptions[0] from None
+        raise AssertionError("both tasks run for ever")
+
+    async def _subscribe(self, group: asyncio.TaskGroup) -> NoReturn:
+        """Open a subscription, have canaries written, and read."""
         # Each connection may lead to a server that was never told to notify.
         await self._connection.ensure_notifications()
         canary = canary_key(next(iter(self._keys.values())), self._replica_id)
@@ -139,16 +149,11 @@ class NotificationListener:
         pubsub = await self._connection.pubsub_client(canary)
         try:
             raise_if_cancelled()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(pubsub), name="store-notifications")
-                group.create_task(self._sing(canary), name="store-canary")
-        except ExceptionGroup as failures:
-            # The first to fail ends the other; what matters is why.
-            raise failures.exceptions[0] from None
+            group.create_task(self._sing(canary), name="store-canary")
+            await self._read(pubsub)
         finally:
             # redis-py leaves this method untyped
             await pubsub.aclose()  # type: ignore[no-untyped-call]
-        raise AssertionError("both tasks run for ever")
 
     async def _read(self, pubsub: PubSub) -> NoReturn:
         """Hand on every message; keep the subscriptions in step with the keys."""
