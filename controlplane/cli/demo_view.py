@@ -120,7 +120,7 @@ def _counters(board: Board) -> Text:
         f"   done {sum(one.completed for one in loads):,}"
         f"   failed {sum(one.failed for one in loads):,}"
         f"   kills {board.counts['killed']}   recoveries {board.counts['recovered']}"
-        f"   {span(time.monotonic() - board.started)}   Ctrl-C ends"
+        f"   {span(time.monotonic() - board.started)}"
     )
     return text
 
