@@ -4,6 +4,7 @@ Every replica sweeps; there is no leader and no lock. A sweep asks the store who
 on the store's clock, and each change holds only if that is still so when it is written.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from controlplane.services.ports import (
     RequireExpired,
     Transaction,
 )
-from controlplane.services.read_model import NamespaceView, ReadModel
+from controlplane.services.read_model import LiveInstance, NamespaceView, ReadModel
 
 SWEEP_LIMIT: Final = 1_000
 """Instances expired in one sweep: a second's worth, a few milliseconds of the event loop."""
@@ -50,6 +51,9 @@ CENSUS_SECONDS: Final = 1.0
 
 CENSUS_PER_SECOND: Final = 20_000
 """Instances counted per second on average: about 1 % of a core."""
+
+CENSUS_CHUNK: Final = 5_000
+"""Instances counted without a pause: about 2 ms of the event loop."""
 
 _METHOD: Final = "Sweep"
 
@@ -144,7 +148,7 @@ class Expiry:
         if not due and not alert:
             known.held = 0
             return Swept()
-        self._take_census(view, known, due, store_ms)
+        await self._take_census(view, known, due, store_ms)
         chosen = self._choose(view, known, due)
         known.held = len(due) - len(chosen)
         moved = await self._expire(view, chosen, store_ms) if chosen else 0
@@ -152,14 +156,14 @@ class Expiry:
         state = known.zones[""].mass.state
         return Swept(due=len(due), moved=moved, held=known.held, state=state)
 
-    def _take_census(
+    async def _take_census(
         self, view: NamespaceView, known: _Namespace, due: Sequence[str], store_ms: int
     ) -> None:
         """Count the silent, in the namespace and in each zone, if it is time to."""
         now = self._clock.monotonic()
         if now < known.census_due_at:
             return
-        counts = self._count(view, frozenset(due), store_ms)
+        counts = await self._count(view, frozenset(due), store_ms)
         for zone in counts.keys() | known.zones.keys():
             watched = known.zones.get(zone)
             if watched is None:
@@ -174,33 +178,49 @@ class Expiry:
         pause = len(view.instances) / CENSUS_PER_SECOND
         known.census_due_at = now + max(CENSUS_SECONDS, pause)
 
-    def _count(
+    async def _count(
         self, view: NamespaceView, due: frozenset[str], store_ms: int
     ) -> dict[str, tuple[int, int]]:
         """Return zone -> (silent, all) of the instances that have been fresh lately."""
-        counts: dict[str, tuple[int, int]] = {"": (0, 0)}
-        settings = self._settings
-        suspect_after = settings.suspect_after(settings.degraded_after_ms)
-        for instance_id, live in view.instances.items():
-            state = live.instance.state
-            if state is InstanceState.STARTING or state is InstanceState.LOST:
-                continue
-            owner = view.agents.get(live.instance.agent_id)
-            if owner is None:
+        everybody = list(view.instances.values())
+        zones: dict[str, list[int]] = {"": [0, 0]}
+        for start in range(0, len(everybody), CENSUS_CHUNK):
+            if start:
+                await asyncio.sleep(0)
+            self._count_some(view, everybody[start : start + CENSUS_CHUNK], due, store_ms, zones)
+        return {zone: (silent, total) for zone, (silent, total) in zones.items()}
+
+    def _count_some(
+        self,
+        view: NamespaceView,
+        instances: Iterable[LiveInstance],
+        due: frozenset[str],
+        store_ms: int,
+        zones: dict[str, list[int]],
+    ) -> None:
+        settings, agents, whole = self._settings, view.agents, zones[""]
+        usual = settings.suspect_after(settings.degraded_after_ms)
+        for live in instances:
+            instance = live.instance
+            state = instance.state
+            owner = agents.get(instance.agent_id)
+            if state is InstanceState.STARTING or state is InstanceState.LOST or owner is None:
                 continue
             spec = owner.agent.spec
-            after = suspect_after
-            if spec.degraded_after_ms:
-                after = settings.suspect_after(spec.degraded_after_ms)
+            own = spec.degraded_after_ms
+            after = usual if own is None else settings.suspect_after(own)
             silent = (
                 state is InstanceState.SILENT
-                or instance_id in due
                 or (live.last_beat_ms > 0 and store_ms - live.last_beat_ms > after)
+                or instance.instance_id in due
             )
-            for zone in {"", spec.tags.get(ZONE_TAG, "")}:
-                before = counts.get(zone, (0, 0))
-                counts[zone] = (before[0] + silent, before[1] + 1)
-        return counts
+            whole[0] += silent
+            whole[1] += 1
+            zone = spec.tags.get(ZONE_TAG)
+            if zone:
+                counts = zones.setdefault(zone, [0, 0])
+                counts[0] += silent
+                counts[1] += 1
 
     def _report(
         self,

@@ -116,13 +116,25 @@ class _Session:
         if request is None:
             return
         self._namespace = namespace_of(request.namespace)
+        # Bound once: this loop is what a beat in a message of its own costs.
+        view_of, accept = self._server.read_model.view, self._server.intake.accept
+        answer_to, write = self._replies.to, self.writer.write
         while request is not None:
-            await self.writer.write(await self._answer(request))
+            beats = request.beats
+            if not request.batch or len(beats) > MAX_BEATS:
+                raise _malformed(request)
+            view = view_of(self._namespace)
+            unusual = accept(view, beats)
+            outcomes: list[BeatOutcome] = []
+            if unusual:
+                outcomes = await self._server.liveness.settle(self._namespace, unusual)
+                view = view_of(self._namespace)
+            await write(answer_to(request, view, outcomes))
             request = await self._read()
 
     async def _read(self) -> pb.HeartbeatRequest | None:
         """Return the next message; None when the stream has ended or is to be ended."""
-        if self._ending():
+        if self.reason is not None:
             return None
         self._reading = True
         try:
@@ -136,26 +148,12 @@ class _Session:
             self._reading = False
         return None if request is grpc.aio.EOF else request
 
-    async def _answer(self, request: pb.HeartbeatRequest) -> bytes:
-        beats = request.beats
-        if not request.batch:
-            raise InvalidArgument.of("batch", "must not be 0")
-        if len(beats) > MAX_BEATS:
-            raise InvalidArgument.of("beats", f"a message holds at most {MAX_BEATS}")
-        server = self._server
-        view = server.read_model.view(self._namespace)
-        unusual = server.intake.accept(view, beats)
-        outcomes: list[BeatOutcome] = []
-        if unusual:
-            outcomes = await server.liveness.settle(self._namespace, unusual)
-            view = server.read_model.view(self._namespace)
-        return self._replies.to(request, view, outcomes)
-
 
 class _Replies:
     """The answers of one stream, and the pace they ask for."""
 
     __slots__ = (
+        "_first",
         "_grant",
         "_loop",
         "_observe_again_at",
@@ -171,6 +169,7 @@ class _Replies:
         self._loop = asyncio.get_running_loop()
         self._grant = settings.degraded_after_ms
         self._observed: int | None = None
+        self._first = ""
         self._observe_until = 0.0
         self._observe_again_at = 0.0
         self._position: Position | None = None
@@ -194,12 +193,17 @@ class _Replies:
         return answer
 
     def _observe(self, request: pb.HeartbeatRequest, view: NamespaceView, now: float) -> None:
-        """Find the shortest grant on this stream, over all messages of an interval."""
+        """Find the shortest grant on this stream, over one round of its messages."""
+        beats = request.beats
         if now >= self._observe_again_at:
             self._observed = None
+            self._first = beats[0].instance_id if beats else ""
             self._observe_until = now + 2 * self._settings.interval_ms / 1000
             self._observe_again_at = self._observe_until + OBSERVE_AGAIN_SECONDS
-        for beat in request.beats:
+        elif beats and beats[0].instance_id == self._first:
+            self._observe_until = now  # The round begins anew: everybody was seen.
+            return
+        for beat in beats:
             live = view.instances.get(beat.instance_id)
             if live is not None:
                 grant = grant_of(view, live, self._settings)
@@ -221,13 +225,20 @@ class _Replies:
 
 
 def varint(number: int) -> bytes:
-    """Return a non-negative number as protobuf's varint."""
-    encoded = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - seven bits a byte, by the wire format
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+    """Return a non-negative number as protobuf's varint: seven bits a byte, the lowest first."""
+    if number < 1 << 7:
+        return bytes((number,))
+    if number < 1 << 14:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 1 << 21:
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
+    return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
+
+
+def _malformed(request: pb.HeartbeatRequest) -> InvalidArgument:
+    if not request.batch:
+        return InvalidArgument.of("batch", "must not be 0")
+    return InvalidArgument.of("beats", f"a message holds at most {MAX_BEATS}")
 
 
 def _results(outcomes: Iterable[BeatOutcome]) -> bytes:
