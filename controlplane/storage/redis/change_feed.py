@@ -25,7 +25,7 @@ from controlplane.storage.redis.codec import UnreadableRecord, decode_frame
 from controlplane.storage.redis.connection import StoreConnection
 from controlplane.storage.redis.errors import map_redis_errors
 from controlplane.storage.redis.keys import (
-    NAMESPACES_REV,
+    NAMESPACES_MARK,
     NAMESPACES_SET,
     NamespaceKeys,
     keys_of,
@@ -79,7 +79,7 @@ class RedisChangeFeed:
         self._replica_id = replica_id
         self._timings = timings or FeedTimings()
         self._known: dict[str, Position | None] = {}  # namespace -> what the follower has
-        self._list_revision: bytes | None = None
+        self._list_mark: bytes | None = None
         self._news: set[str] = set()
         self._wake = asyncio.Event()
         self._check_now = asyncio.Event()
@@ -242,12 +242,12 @@ class RedisChangeFeed:
         """Compare what the store has with what the follower has; learn of new namespaces."""
         namespaces = list(self._known)
         pipe = self._connection.reads.pipeline(transaction=False)
-        pipe.get(NAMESPACES_REV)
+        pipe.get(NAMESPACES_MARK)
         for namespace in namespaces:
             keys = keys_of(namespace)
             pipe.execute_command("MGET", keys.rev, keys.epoch)
         with map_redis_errors():
-            list_revision, *heads = await pipe.execute()
+            list_mark, *heads = await pipe.execute()
         for namespace, (revision, epoch) in zip(namespaces, heads, strict=True):
             position = self._known[namespace]
             if position is None or (position.revision, position.epoch) != (
@@ -255,11 +255,11 @@ class RedisChangeFeed:
                 (epoch or b"").decode(),
             ):
                 self._announce(namespace)
-        if list_revision != self._list_revision:
+        if list_mark != self._list_mark:
             for namespace in await self.namespaces() - self._known.keys():
                 self._known[namespace] = None
                 self._announce(namespace)
-            self._list_revision = list_revision
+            self._list_mark = list_mark
 
     async def _place_keys(self, group: asyncio.TaskGroup) -> None:
         """Give every revision key to the listener of the primary that owns it now."""
@@ -273,7 +273,7 @@ class RedisChangeFeed:
             for name in listener.names
         }
         for name in (_LIST, *self._known):
-            key = keys_of(name).rev if name else NAMESPACES_REV
+            key = keys_of(name).rev if name else NAMESPACES_MARK
             primary = _primary_of(client, key)
             if placed.get(name) == primary:
                 continue

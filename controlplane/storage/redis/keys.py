@@ -16,8 +16,7 @@ script may touch them together.
     fp:{ns}:swept           hash    when somebody last looked for lost instances, and a grace period
     fp:{ns}:canary:<id>     string  written by one replica to prove that notifications reach it
     fp:{namespaces}:set     set     every namespace that was ever written
-    fp:{namespaces}:set-rev string  INCR whenever the set grows. Not called `rev`: a namespace may
-                                    have the name "namespaces"
+    fp:{namespaces}:mark    string  random, another one whenever the set grows
 
 A namespace must not contain `}`; the rules for names exclude it.
 """
@@ -29,7 +28,7 @@ from controlplane.services.ports import Collection
 
 NAMESPACES_TAG: Final = "namespaces"
 NAMESPACES_SET: Final = f"fp:{{{NAMESPACES_TAG}}}:set"
-NAMESPACES_REV: Final = f"fp:{{{NAMESPACES_TAG}}}:set-rev"
+NAMESPACES_MARK: Final = f"fp:{{{NAMESPACES_TAG}}}:mark"
 
 # Namespaces whose key names stay built; about 2 KiB each. More namespaces than that work, slower.
 _CACHED_NAMESPACES: Final = 4096

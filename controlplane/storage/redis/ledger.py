@@ -21,8 +21,8 @@ from controlplane.storage.redis.batch import MicroBatcher
 from controlplane.storage.redis.codec import decode_frame, decode_history_entry
 from controlplane.storage.redis.connection import StoreConnection
 from controlplane.storage.redis.errors import map_redis_errors, translate
-from controlplane.storage.redis.keys import NAMESPACES_REV, NAMESPACES_SET, keys_of
-from controlplane.storage.redis.plan import Arguments, compile_commit, decode_audit
+from controlplane.storage.redis.keys import NAMESPACES_MARK, NAMESPACES_SET, keys_of
+from controlplane.storage.redis.plan import Arguments, compile_commit, decode_audit, random_token
 from controlplane.storage.redis.scripts import load_script
 
 CHANGES_KEEP: Final = 10_000
@@ -34,7 +34,7 @@ _REGISTER_NAMESPACE: Final = load_script("register_namespace")
 
 _COMMITTED, _REPLAYED, _CONDITION_FAILED = 0, 1, 2
 
-_NAMESPACES_KEYS: Final = (NAMESPACES_SET, NAMESPACES_REV)
+_NAMESPACES_KEYS: Final = (NAMESPACES_SET, NAMESPACES_MARK)
 
 
 class RedisLedger:
@@ -165,7 +165,7 @@ class RedisLedger:
         """Make namespaces known to every follower, before the first commit of this process."""
         if not unknown:
             return
-        calls = [(_NAMESPACES_KEYS, (namespace,)) for namespace in sorted(unknown)]
+        calls = [(_NAMESPACES_KEYS, (namespace, random_token())) for namespace in sorted(unknown)]
         for reply in await self._connection.eval_many(_REGISTER_NAMESPACE, calls):
             if isinstance(reply, Exception):
                 raise reply

@@ -2,7 +2,7 @@ from redis.crc import key_slot
 
 from controlplane.services.ports import Collection
 from controlplane.storage.redis.keys import (
-    NAMESPACES_REV,
+    NAMESPACES_MARK,
     NAMESPACES_SET,
     canary_key,
     keys_of,
@@ -37,8 +37,8 @@ def test_no_two_things_share_a_key():
         *all_keys("team-a"),
         *all_keys("namespaces"),
         NAMESPACES_SET,
-        NAMESPACES_REV,
-        canary_key(NAMESPACES_REV, "replica-2"),
+        NAMESPACES_MARK,
+        canary_key(NAMESPACES_MARK, "replica-2"),
     ]
     assert len(set(everything)) == len(everything)
     assert set(keys_of("team-a").collections) == set(Collection)
