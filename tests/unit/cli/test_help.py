@@ -21,9 +21,9 @@ PARSING = {"pydantic"}
 def leaves() -> list[tuple[str, ...]]:
     """Every command that does something, as it is typed."""
     root = get_command(app)
-    found = []
+    found: list[tuple[str, ...]] = []
     for name in COMMANDS:
-        loaded = root.get_command(None, name)  # type: ignore[attr-defined,arg-type]
+        loaded = root.get_command(None, name)  # type: ignore[attr-defined]  # the lazy group
         below = getattr(loaded, "commands", None)
         found += [(name, one) for one in below] if below else [(name,)]
     return found
