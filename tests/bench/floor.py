@@ -1,0 +1,129 @@
+"""The floor: a bare grpc.aio server of our services, as a process of its own.
+
+    python -m tests.bench.floor
+
+Same Python, same event loop, same channel options as the daemon; requests are parsed and replies
+serialised as generated stubs do it. A handler returns the canned reply of its method, which a
+client sets by calling `SET_REPLY` with `<full method name>\\0<serialised reply>`. `WatchConfig`
+sends its canned reply at once and again whenever `UpdateConfig` is called. Prints one JSON line
+`{"event": "serving", "listen": ...}` and ends with SIGTERM.
+"""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import uvloop
+from google.protobuf.message_factory import GetMessageClass
+
+from controlplane.api.server import ServerOptions
+from fleetplane.v1 import config_service_pb2, policy_service_pb2, registry_service_pb2
+
+SET_REPLY = "/bench.Floor/SetReply"
+
+_WATCH_CONFIG = "/fleetplane.v1.ConfigService/WatchConfig"
+_UPDATE_CONFIG = "/fleetplane.v1.ConfigService/UpdateConfig"
+_SERVICES = (
+    registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
+    config_service_pb2.DESCRIPTOR.services_by_name["ConfigService"],
+    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
+)
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Floor:
+    """Canned replies, and the watchers that wait for the next push."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, Any] = {}
+        self._replies: dict[str, Any] = {}
+        self._pushed = asyncio.Event()
+
+    async def set_reply(self, request: bytes, _context: _Context) -> bytes:
+        """Remember what a method answers."""
+        method, _, reply = request.partition(b"\0")
+        name = method.decode()
+        self._replies[name] = self._types[name].FromString(reply)
+        return b""
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """Return a handler for every method."""
+        handlers = [
+            grpc.method_handlers_generic_handler(
+                "bench.Floor", {"SetReply": grpc.unary_unary_rpc_method_handler(self.set_reply)}
+            )
+        ]
+        for service in _SERVICES:
+            methods = {
+                method.name: self._handler(f"/{service.full_name}/{method.name}", method)
+                for method in service.methods
+            }
+            handlers.append(grpc.method_handlers_generic_handler(service.full_name, methods))
+        return handlers
+
+    def _handler(self, name: str, method: Any) -> Any:
+        request, reply = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+        self._types[name] = reply
+        self._replies[name] = reply()
+        decode, encode = request.FromString, reply.SerializeToString
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._echo(name), decode, encode)
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._watch, decode)
+        return grpc.unary_unary_rpc_method_handler(self._answer(name), decode, encode)
+
+    def _answer(self, name: str) -> Callable[[Any, _Context], Awaitable[Any]]:
+        replies = self._replies
+        if name == _UPDATE_CONFIG:
+
+            async def push(_request: Any, _context: _Context) -> Any:
+                pushed, self._pushed = self._pushed, asyncio.Event()
+                pushed.set()
+                return replies[name]
+
+            return push
+
+        async def answer(_request: Any, _context: _Context) -> Any:
+            return replies[name]
+
+        return answer
+
+    def _echo(self, name: str) -> Callable[[AsyncIterator[Any], _Context], Awaitable[None]]:
+        replies = self._replies
+
+        async def echo(_requests: AsyncIterator[Any], context: _Context) -> None:
+            while await context.read() is not grpc.aio.EOF:
+                await context.write(replies[name])
+
+        return echo
+
+    async def _watch(self, _request: Any, context: _Context) -> None:
+        """Send ready bytes: the floor of a push is handing the same bytes to every stream."""
+        while True:
+            pushed = self._pushed
+            await context.write(self._replies[_WATCH_CONFIG].SerializeToString())
+            await pushed.wait()
+
+
+async def serve() -> None:
+    """Serve until SIGTERM."""
+    options = ServerOptions(address="127.0.0.1:0")
+    server = grpc.aio.server(options=options.channel_arguments())
+    server.add_generic_rpc_handlers(tuple(Floor().handlers()))
+    port = server.add_insecure_port(options.address)
+    await server.start()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    line = {"event": "serving", "listen": f"127.0.0.1:{port}", "pid": os.getpid()}
+    print(json.dumps(line), flush=True)
+    await stop.wait()
+    await server.stop(grace=None)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())

@@ -1,0 +1,158 @@
+"""Servers under load: started as processes, measured by their process ids, stopped by them."""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2
+
+from tests.bench.floor import SET_REPLY
+from tests.bench.wire import unary
+
+START_SECONDS = 120.0
+"""Longest wait for a server to serve: a start with 100,000 agents on a busy machine."""
+
+STOP_SECONDS = 30.0
+"""Longest wait for a server to end after SIGTERM; then it is killed."""
+
+CLIENT_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.enable_retries", 0),
+    # Channels with equal options otherwise share one connection.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+CALM: Mapping[str, str] = {
+    "FLEETPLANE_DEGRADED_AFTER_SECONDS": "7200",
+    "FLEETPLANE_LOST_AFTER_SECONDS": "14400",
+}
+"""Settings for fleets that are only looked at: nobody falls silent while it is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that serves."""
+
+    listen: str
+    process: psutil.Process
+    store: psutil.Process | None
+    channel: grpc.aio.Channel
+    data_dir: Path | None = None
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """Return the CPU that the server and its store have used so far."""
+        return _cpu(self.process), 0.0 if self.store is None else _cpu(self.store)
+
+    def resident_bytes(self) -> int:
+        """Return the memory of the server's process, without its store."""
+        return int(self.process.memory_info().rss)
+
+    def new_channel(self) -> grpc.aio.Channel:
+        """Return a further connection; the caller closes it."""
+        return grpc.aio.insecure_channel(self.listen, options=list(CLIENT_OPTIONS))
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+@asynccontextmanager
+async def daemon(
+    settings: Mapping[str, str] | None = None, *, data_dir: Path | None = None
+) -> AsyncIterator[Server]:
+    """Run a daemon with its embedded store until SERVING; `data_dir` is kept, else temporary."""
+    async with AsyncExitStack() as stack:
+        if data_dir is None:
+            data_dir = Path(tempfile.mkdtemp(prefix="fp-bench-", dir="/tmp"))
+            stack.callback(shutil.rmtree, data_dir, ignore_errors=True)
+        command = [
+            *(sys.executable, "-m", "controlplane", "serve", "--listen", "127.0.0.1:0"),
+            *("--data-dir", str(data_dir), "--log-format", "json", "--log-level", "warning"),
+        ]
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("FLEETPLANE_")},
+            **(settings or {}),
+        }
+        server = await stack.enter_async_context(_running(command, environment, data_dir))
+        await until_serving(server.channel)
+        yield server
+
+
+@asynccontextmanager
+async def floor() -> AsyncIterator[Server]:
+    """Run the floor."""
+    command = [sys.executable, "-m", "tests.bench.floor"]
+    async with _running(command, dict(os.environ), None) as server:
+        yield server
+
+
+async def can(floor: Server, method: str, reply: bytes) -> None:
+    """Make the floor answer a method with this reply from now on."""
+    await unary(floor.channel, SET_REPLY)(method.encode() + b"\0" + reply)
+
+
+@asynccontextmanager
+async def _running(
+    command: Sequence[str], environment: Mapping[str, str], data_dir: Path | None
+) -> AsyncIterator[Server]:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    try:
+        listen = await _announced(process)
+        watched = psutil.Process(process.pid)
+        stores = [child for child in watched.children() if "valkey" in " ".join(child.cmdline())]
+        channel = grpc.aio.insecure_channel(listen, options=list(CLIENT_OPTIONS))
+        async with channel:
+            yield Server(listen, watched, stores[0] if stores else None, channel, data_dir)
+    finally:
+        await _ended(process)
+
+
+async def _announced(process: asyncio.subprocess.Process) -> str:
+    """Return the address of the line `{"event": "serving", ...}`."""
+    if process.stdout is None:
+        raise RuntimeError("the server's output is not read")
+    async with asyncio.timeout(START_SECONDS):
+        line = await process.stdout.readline()
+    if not line:
+        raise RuntimeError("the server ended before it served")
+    listen: str = json.loads(line)["listen"]
+    return listen
+
+
+async def until_serving(channel: grpc.aio.Channel) -> None:
+    """Wait for the health service to say SERVING."""
+    watch = channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    async with asyncio.timeout(START_SECONDS):
+        call = watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        async for reply in call:
+            if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                break
+        call.cancel()
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

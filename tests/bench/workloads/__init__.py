@@ -1,0 +1,1 @@
+"""One module for each workload of the benchmark; `run(plan)` returns its rows."""
