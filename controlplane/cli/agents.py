@@ -5,17 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controlplane.cli.agent_filters import (
-    Capabilities,
-    Model,
-    Name,
-    Owner,
-    Statuses,
-    Tags,
-    Tool,
-    VersionRange,
-    conditions,
-)
+from controlplane.cli.agent_filters import ACTIVE_ONLY, filtered
 from controlplane.cli.arguments import present, text_pairs
 from controlplane.cli.call import Globals, Output, command
 from controlplane.cli.outcomes import CommandFailed, WrongInput
@@ -31,9 +21,11 @@ PAGE = 1000
 
 app = typer.Typer(**PLAIN, help="Who is in the fleet, who is alive, who is best for a job.")
 
-Limit = Annotated[int, typer.Option("--limit", min=0, help="Agents shown at most; 0 shows all.")]
+Limit = Annotated[
+    int, typer.Option("--limit", metavar="NUMBER", min=0, help="Agents shown at most; 0 shows all.")
+]
 AgentId = Annotated[str, typer.Argument(metavar="ID", help="Id of the agent.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]
 
 
 @command(
@@ -46,33 +38,17 @@ Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
         "fleetplane agents list --instances --limit 0",
     ),
 )
+@filtered
 async def list_agents(
     call: Globals,
     *,
-    capability: Capabilities = None,
-    tag: Tags = None,
-    status: Statuses = None,
-    name: Name = "",
-    version_range: VersionRange = "",
-    owner: Owner = "",
-    model: Model = "",
-    tool: Tool = "",
+    wanted: "FilterFields",
     instances: Annotated[
         bool, typer.Option("--instances", help="Show instances, their load and configuration.")
     ] = False,
     limit: Limit = 100,
 ) -> None:
     """List agents of any status, ordered by id."""
-    wanted = conditions(
-        capability=capability,
-        tag=tag,
-        status=status,
-        name=name,
-        version_range=version_range,
-        owner=owner,
-        model=model,
-        tool=tool,
-    )
     async with call.client() as client:
         agents, total = await _collect(client, wanted, limit, instances=instances, active=False)
     _write_agents(call.output, agents, total, instances=instances)
@@ -86,30 +62,14 @@ async def list_agents(
         "fleetplane agents discover -c translate -c summarize --tag region=eu -o json",
     ),
 )
+@filtered
 async def discover(
     call: Globals,
     *,
-    capability: Capabilities = None,
-    tag: Tags = None,
-    status: Statuses = None,
-    name: Name = "",
-    version_range: VersionRange = "",
-    owner: Owner = "",
-    model: Model = "",
-    tool: Tool = "",
+    wanted: "FilterFields",
     limit: Limit = 100,
 ) -> None:
     """Find agents for a job: those that satisfy all conditions, ACTIVE unless told otherwise."""
-    wanted = conditions(
-        capability=capability,
-        tag=tag,
-        status=status,
-        name=name,
-        version_range=version_range,
-        owner=owner,
-        model=model,
-        tool=tool,
-    )
     async with call.client() as client:
         agents, total = await _collect(client, wanted, limit, instances=False, active=True)
     _write_agents(call.output, agents, total, instances=False)
@@ -195,15 +155,24 @@ async def register(
     call: Globals,
     *,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="YAML or JSON file; `-` is standard input.")
+        Path | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="YAML or JSON file; `-` is standard input."
+        ),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="Name, shared by all versions.")] = "",
-    version: Annotated[str, typer.Option("--version", help="Semantic version.")] = "",
-    agent_id: Annotated[
-        str, typer.Option("--agent-id", help="Identity; by default one is made.")
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name, shared by all versions.")
     ] = "",
-    description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
-    owner: Annotated[str, typer.Option("--owner", help="Who answers for it.")] = "",
+    version: Annotated[
+        str, typer.Option("--version", metavar="SEMVER", help="Semantic version.")
+    ] = "",
+    agent_id: Annotated[
+        str, typer.Option("--agent-id", metavar="ID", help="Identity; by default one is made.")
+    ] = "",
+    description: Annotated[
+        str, typer.Option("--description", metavar="TEXT", help="What it is for.")
+    ] = "",
+    owner: Annotated[str, typer.Option("--owner", metavar="NAME", help="Who answers for it.")] = "",
     capability: Annotated[
         list[str] | None,
         typer.Option("--capability", "-c", metavar="NAME", help="What it can do; repeatable."),
@@ -212,19 +181,26 @@ async def register(
         list[str] | None,
         typer.Option("--tool", metavar="NAME", help="Tool it may call; repeatable."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Model it was built for.")] = "",
-    endpoint: Annotated[str, typer.Option("--endpoint", help="A2A URL.")] = "",
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="Model it was built for.")
+    ] = "",
+    endpoint: Annotated[str, typer.Option("--endpoint", metavar="URL", help="A2A URL.")] = "",
     max_concurrency: Annotated[
-        int | None, typer.Option("--max-concurrency", min=1, help="Tasks at the same time.")
+        int | None,
+        typer.Option("--max-concurrency", metavar="NUMBER", min=1, help="Tasks at the same time."),
     ] = None,
     timeout_seconds: Annotated[
-        int | None, typer.Option("--timeout-seconds", min=1, help="How long a task may take.")
+        int | None,
+        typer.Option(
+            "--timeout-seconds", metavar="SECONDS", min=1, help="How long a task may take."
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", "-t", metavar="KEY=VALUE", help="Repeatable.")
     ] = None,
     activation: Annotated[
-        str, typer.Option("--activation", help="auto (at its first beat) or manual.")
+        str,
+        typer.Option("--activation", metavar="MODE", help="auto (at its first beat) or manual."),
     ] = "",
 ) -> None:
     """Register one agent from options, or any number from a file; identical ones are found.
@@ -301,7 +277,10 @@ async def update(
         typer.Option("--set", metavar="FIELD=VALUE", help="New value of a field; repeatable."),
     ],
     expected_revision: Annotated[
-        int, typer.Option("--expected-revision", min=0, help="Refuse at another revision.")
+        int,
+        typer.Option(
+            "--expected-revision", metavar="NUMBER", min=0, help="Refuse at another revision."
+        ),
     ] = 0,
     reason: Reason = "",
 ) -> None:
@@ -346,22 +325,22 @@ async def deregister(
         "fleetplane agents best --task 'translate a contract into German' --prefer-low-latency",
     ),
 )
+@filtered
 async def best(
     call: Globals,
     *,
-    capability: Capabilities = None,
-    tag: Tags = None,
-    name: Name = "",
-    version_range: VersionRange = "",
-    owner: Owner = "",
-    model: Model = "",
-    tool: Tool = "",
-    task: Annotated[str, typer.Option("--task", help="What is to be done, in words.")] = "",
+    wanted: "FilterFields" = ACTIVE_ONLY,
+    task: Annotated[
+        str, typer.Option("--task", metavar="TEXT", help="What is to be done, in words.")
+    ] = "",
     prefer_low_latency: Annotated[
         bool, typer.Option("--prefer-low-latency", help="Weigh measured latency more.")
     ] = False,
     session: Annotated[
-        str, typer.Option("--session", help="Ties break the same way for the same session.")
+        str,
+        typer.Option(
+            "--session", metavar="ID", help="Ties break the same way for the same session."
+        ),
     ] = "",
 ) -> None:
     """Show the best agent for a job, the parts of every score, and why others are not considered.
@@ -372,16 +351,6 @@ async def best(
     from controlplane.cli.agent_views import choice, misses  # noqa: PLC0415  # imports the SDK
     from fleetplane import NotFound  # noqa: PLC0415  # same
 
-    wanted = conditions(
-        capability=capability,
-        tag=tag,
-        status=None,
-        name=name,
-        version_range=version_range,
-        owner=owner,
-        model=model,
-        tool=tool,
-    )
     async with call.client() as client:
         try:
             response = await client.find_best_agent(
@@ -407,17 +376,11 @@ async def best(
         "fleetplane agents watch --tag team=content -o json | jq -r .event",
     ),
 )
+@filtered
 async def watch(
     call: Globals,
     *,
-    capability: Capabilities = None,
-    tag: Tags = None,
-    status: Statuses = None,
-    name: Name = "",
-    version_range: VersionRange = "",
-    owner: Owner = "",
-    model: Model = "",
-    tool: Tool = "",
+    wanted: "FilterFields",
 ) -> None:
     """Show who is there, then every change as it happens, until interrupted.
 
@@ -425,16 +388,6 @@ async def watch(
     """
     from controlplane.cli.agent_watch import follow  # noqa: PLC0415  # imports the SDK
 
-    wanted = conditions(
-        capability=capability,
-        tag=tag,
-        status=status,
-        name=name,
-        version_range=version_range,
-        owner=owner,
-        model=model,
-        tool=tool,
-    )
     async with call.client() as client:
         await client.list_agents_page(page_size=1, **wanted)
         await follow(client, call.output, wanted)

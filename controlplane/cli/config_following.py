@@ -9,7 +9,7 @@ from controlplane.cli.config_views import changes, leaves
 from controlplane.cli.moments import clock
 from controlplane.cli.rendering import note, write, write_event
 from controlplane.cli.styles import Colour, coloured, printable
-from fleetplane import ConfigUpdate, EffectiveConfig, FleetClient, Scope
+from fleetplane import ConfigUpdate, DeadlineExceeded, EffectiveConfig, FleetClient, Scope
 from fleetplane.v1 import config_service_pb2
 
 ROUND: Final = 2.0
@@ -68,20 +68,30 @@ async def wait(
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limit
+    answer: config_service_pb2.WaitForConvergenceResponse | None = None
     while True:
         remaining = deadline - loop.time()
-        answer = await client.wait_for_convergence(
-            revision, scope=scope, timeout=max(MARGIN, min(ROUND + MARGIN, remaining))
-        )
+        try:
+            answer = await client.wait_for_convergence(
+                revision, scope=scope, timeout=max(MARGIN, min(ROUND + MARGIN, remaining))
+            )
+        except DeadlineExceeded:  # a busy daemon: what counts is the deadline of the whole wait
+            if answer is None and loop.time() >= deadline:
+                raise
         remaining = deadline - loop.time()
-        if answer.converged or remaining <= MARGIN:
-            return answer
-        late = [one.instance_id for one in answer.laggards]
-        note(
-            f"{clock()}  {answer.converged_instances} of"
-            f" {answer.converged_instances + len(late)} instances run revision {revision};"
-            f" waiting for {_some(late)} ({remaining:.0f} s left)"
-        )
+        if answer is not None:
+            if answer.converged or remaining <= MARGIN:
+                return answer
+            note(f"{clock()}  {_progress(answer, revision)} ({remaining:.0f} s left)")
+
+
+def _progress(answer: config_service_pb2.WaitForConvergenceResponse, revision: int) -> str:
+    late = [one.instance_id for one in answer.laggards]
+    there = answer.converged_instances
+    return (
+        f"{there} of {there + len(late)} instances run revision {revision};"
+        f" waiting for {_some(late)}"
+    )
 
 
 def _some(names: list[str]) -> str:

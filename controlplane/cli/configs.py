@@ -27,11 +27,16 @@ app = typer.Typer(
     "agent name, agent id, emergency.",
 )
 
-Reason = Annotated[str, typer.Option("--reason", help="Why, for history and audit.")]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why, for history and audit.")
+]
 ExpectedRevision = Annotated[
     int | None,
     typer.Option(
-        "--expected-revision", min=0, help="Refuse if the layer is at another; 0: must not exist."
+        "--expected-revision",
+        metavar="NUMBER",
+        min=0,
+        help="Refuse if the layer is at another; 0: must not exist.",
     ),
 ]
 DryRun = Annotated[
@@ -224,7 +229,8 @@ async def history(
     name: Name = "",
     emergency: Emergency = False,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, max=PAGE, help="Revisions shown at most.")
+        int,
+        typer.Option("--limit", metavar="NUMBER", min=1, max=PAGE, help="Revisions shown at most."),
     ] = 20,
 ) -> None:
     """Show how one layer became what it is, newest first."""

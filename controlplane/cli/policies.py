@@ -21,9 +21,12 @@ PAGE = 1000
 app = typer.Typer(**PLAIN, help="What agents may do: central rules, tested before they apply.")
 
 PolicyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the policy.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]
 ExpectedRevision = Annotated[
-    int, typer.Option("--expected-revision", min=0, help="Refuse at another revision.")
+    int,
+    typer.Option(
+        "--expected-revision", metavar="NUMBER", min=0, help="Refuse at another revision."
+    ),
 ]
 
 
