@@ -2,12 +2,15 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+
+from controlplane.cli.outcomes import WrongInput
 
 if TYPE_CHECKING:  # the SDK costs a quarter of a second: imported when a client is made
     from fleetplane import FleetClient
@@ -47,7 +50,15 @@ class Globals:
     """Deadline of a call in seconds; None: the default of the SDK or of the command."""
 
     def client(self) -> "FleetClient":
-        """Return a client to enter with `async with`."""
+        """Return a client to enter with `async with`.
+
+        Raises:
+            WrongInput: the address is empty.
+        """
+        if not self.address.strip():
+            raise WrongInput("the address of the daemon is empty", hint="it is host:port")
+        # gRPC's core writes its own lines about addresses it cannot resolve; ours says it all.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from fleetplane import (  # noqa: PLC0415  # a quarter of a second, for commands that call
             ChannelConfig,
             FleetClient,

@@ -169,6 +169,8 @@ def test_a_file_registers_many_and_names_those_that_were_refused(run: Run, tmp_p
         (["agents", "register", "--name", "a"], 2, "version must be given"),
         (["agents", "update", "nobody", "--set", "owner=x"], 1, "nobody"),
         (["agents", "best", "-c", "fly"], 1, "qualifies"),
+        (["agents", "list", "-a", " "], 2, "address of the daemon is empty"),
+        (["agents", "list", "-n", "Bad NS"], 1, "namespace: must be"),
         (["agents", "list", "-o", "xml"], 2, "--output"),
         (["config", "set", "temperature=9"], 1, "set.temperature"),
         (["config", "set", "temperature"], 2, "NAME=VALUE"),
