@@ -12,7 +12,7 @@ from controlplane.domain.configs.validation import (
     check_values,
     extra_violations,
     refuse,
-    size_violations,
+    refuse_large,
 )
 from controlplane.domain.errors import FieldViolation, InvalidArgument
 
@@ -43,7 +43,7 @@ def apply_change(
     `layer` itself, so `result is layer` means that there is nothing to write.
 
     Raises InvalidArgument with every violation: `set.<path>`, `unset.<path>`, `may_widen.<path>`,
-    `scope`, `author`, `reason`.
+    `scope`, `author`, `reason`; LimitExceeded for a layer that would be too large.
     """
     unset = tuple(unset)
     held: Mapping[str, Json] = layer.values if layer is not None else {}
@@ -55,7 +55,8 @@ def apply_change(
     wrong += _wrong_widening(wide, scope, schema)
     values = _without(held, {*unset, *set_}, stored) | stored
     if not wrong:
-        wrong = size_violations(values, schema) + extra_violations(values, schema, sparse=True)
+        refuse_large(values, schema)
+        wrong = extra_violations(values, schema, sparse=True)
     refuse(wrong)
     widened = wide if wide is not None else layer.may_widen if layer is not None else frozenset()
     if layer is not None and layer.values == values and layer.may_widen == widened:
@@ -83,7 +84,8 @@ def rollback_change(
 
     Only what that revision had set comes back: paths it left to other layers stay with them. The
     values are checked against today's schema; what it no longer accepts is a violation of
-    `to_revision.<path>`. Raises InvalidArgument; `scope` when the two layers are of different ones.
+    `to_revision.<path>`. Raises InvalidArgument; `scope` when the two layers are of different ones;
+    LimitExceeded when today's limit is lower than what it held.
     """
     scope = history_entry.scope
     values, wrong = check_values(
@@ -91,8 +93,8 @@ def rollback_change(
     )
     wrong += _wrong_origin(current, scope, author, reason, schema)
     if not wrong:
-        wrong = size_violations(values, schema, "to_revision")
-        wrong += extra_violations(values, schema, sparse=True, prefix="to_revision")
+        refuse_large(values, schema)
+        wrong = extra_violations(values, schema, sparse=True, prefix="to_revision")
     refuse(wrong)
     return replace(
         history_entry,

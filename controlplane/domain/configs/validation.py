@@ -20,7 +20,7 @@ from controlplane.domain.configs.schema import (
     FieldRule,
     ValueType,
 )
-from controlplane.domain.errors import FieldViolation, InvalidArgument
+from controlplane.domain.errors import FieldViolation, InvalidArgument, LimitExceeded
 
 _EXACT_INTEGER = 2**53
 """Beyond it a double, and so a protobuf Struct, no longer carries every integer."""
@@ -282,14 +282,15 @@ def extra_violations(
     ]
 
 
-def size_violations(
-    values: Mapping[str, Json], schema: ConfigSchema, prefix: str = "set"
-) -> list[FieldViolation]:
-    """Report a layer that is larger than the limit."""
-    size, limit = len(encoded(dict(values))), schema.limits.layer_bytes
-    if size <= limit:
-        return []
-    return [FieldViolation(prefix, f"the layer would hold {size:,} bytes; the limit is {limit:,}")]
+def refuse_large(values: Mapping[str, Json], schema: ConfigSchema) -> None:
+    """Refuse a layer that would be larger than the limit.
+
+    Raises:
+        LimitExceeded: it would; each value is fine by itself, so no field is wrong.
+    """
+    limit = schema.limits.layer_bytes
+    if len(encoded(dict(values))) > limit:
+        raise LimitExceeded("the size in bytes of one configuration layer", limit=limit)
 
 
 def validate_values(
@@ -302,12 +303,13 @@ def validate_values(
     """Return the stored form of `values`: one entry per leaf, numbers and lists normalised.
 
     An object set at `features`, `extra` or below `extra` becomes its leaves. Raises
-    InvalidArgument with every violation, each naming `<prefix>.<path>`.
+    InvalidArgument with every violation, each naming `<prefix>.<path>`, and LimitExceeded when
+    they are too large together.
     """
     stored, wrong = check_values(values, schema=schema, kind=kind, prefix=prefix)
     if not wrong:
-        wrong = size_violations(stored, schema, prefix)
-        wrong += extra_violations(stored, schema, sparse=True, prefix=prefix)
+        refuse_large(stored, schema)
+        wrong = extra_violations(stored, schema, sparse=True, prefix=prefix)
     refuse(wrong)
     return stored
 

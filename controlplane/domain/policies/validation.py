@@ -17,8 +17,11 @@ from controlplane.domain.policies.model import PRIORITY_LIMIT, Effect, Policy
 ID_LIMIT: Final = 256
 """Characters of a policy id, an action and a tool."""
 
+NAME_LIMIT: Final = 256
+"""Bytes of a policy's name."""
+
 TEXT_LIMIT: Final = 4_096
-"""Characters of a policy's name and description."""
+"""Bytes of a policy's description."""
 
 GLOB_COUNT_LIMIT: Final = 256
 """Globs in one field of a target."""
@@ -66,9 +69,12 @@ def envelope_violations(policy: Policy) -> tuple[FieldViolation, ...]:
 def _identity(policy: Policy) -> Iterable[tuple[str, str]]:
     if not is_identifier(policy.policy_id):
         yield "policy_id", f"must be 1..{ID_LIMIT} of letters, digits and ._:/-"
-    for field, text in (("name", policy.name), ("description", policy.description)):
-        if len(text) > TEXT_LIMIT:
-            yield field, f"is longer than {TEXT_LIMIT} characters"
+    for field, text, limit in (
+        ("name", policy.name, NAME_LIMIT),
+        ("description", policy.description, TEXT_LIMIT),
+    ):
+        if len(text.encode(errors="replace")) > limit:
+            yield field, f"is longer than {limit} bytes"
     if policy.scope.agent_name and policy.scope.agent_id:
         yield "scope", "names an agent_name and an agent_id; a policy belongs to one of them"
 

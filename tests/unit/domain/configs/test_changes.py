@@ -14,7 +14,7 @@ from controlplane.domain.configs import (
     apply_change,
     rollback_change,
 )
-from controlplane.domain.errors import InvalidArgument
+from controlplane.domain.errors import InvalidArgument, LimitExceeded
 
 NAMESPACE = LayerScope(LayerKind.NAMESPACE)
 AGENT = LayerScope(LayerKind.AGENT_ID, "a-1")
@@ -131,7 +131,8 @@ def test_a_change_of_too_many_paths_is_refused_unread():
 def test_the_limit_counts_the_whole_layer():
     schema = ConfigSchema(limits=ConfigLimits(layer_bytes=40))
     layer = change(None, {"extra.a": "0123456789"}, schema=schema)
-    assert "40" in violations(layer, {"extra.b": "0123456789"}, schema=schema)["set"]
+    with pytest.raises(LimitExceeded, match="40"):
+        change(layer, {"extra.b": "0123456789"}, schema=schema)
     assert change(layer, {"extra.b": "0123456789"}, ["extra.a"], schema=schema)
 
 

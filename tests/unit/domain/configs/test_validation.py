@@ -12,7 +12,7 @@ from controlplane.domain.configs import (
     ValueType,
     validate_values,
 )
-from controlplane.domain.errors import InvalidArgument
+from controlplane.domain.errors import InvalidArgument, LimitExceeded
 
 DEEP: Json = "bottom"
 for _ in range(17):
@@ -195,10 +195,10 @@ def test_an_emergency_layer_switches_features_off_only():
 
 
 def test_values_beyond_the_layer_limit_are_refused():
-    with pytest.raises(InvalidArgument, match=r"the limit is 262,144"):
+    with pytest.raises(LimitExceeded, match="262144"):
         validate_values({"extra.blob": "x" * (256 * 1024)})
     small = ConfigSchema(limits=ConfigLimits(layer_bytes=20))
-    with pytest.raises(InvalidArgument, match="the limit is 20"):
+    with pytest.raises(LimitExceeded, match="20"):
         validate_values({"extra.blob": "0123456789"}, schema=small)
 
 
