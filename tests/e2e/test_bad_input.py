@@ -1,0 +1,340 @@
+"""Whatever is wrong with a request, the answer names it, and nothing is changed by it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # has no stubs
+from grpc_status import rpc_status
+
+from fleetplane.v1 import (
+    agent_pb2,
+    config_service_pb2,
+    config_service_pb2_grpc,
+    policy_service_pb2,
+    policy_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+)
+from tests.e2e import (
+    bad_config_requests,
+    bad_page_requests,
+    bad_policy_requests,
+    bad_registry_requests,
+)
+from tests.e2e.bad_requests import Row, World, struct
+from tests.fakes.daemon import Daemon, running_daemon
+
+pytestmark = pytest.mark.xdist_group("bad input")
+
+DEADLINE = 20.0  # seconds; refusals take a millisecond
+
+_SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name]
+    for module, name in (
+        (registry_service_pb2, "RegistryService"),
+        (config_service_pb2, "ConfigService"),
+        (policy_service_pb2, "PolicyService"),
+    )
+)
+ROWS = (
+    *bad_registry_requests.ROWS,
+    *bad_page_requests.ROWS,
+    *bad_config_requests.ROWS,
+    *bad_policy_requests.ROWS,
+)
+METHODS = {method.name: method for service in _SERVICES for method in service.methods}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What came back."""
+
+    code: str
+    message: str
+    reason: str = ""
+    metadata: dict[str, str] | None = None
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A daemon with something in it, through a blocking channel: loops come and go per test."""
+
+    channel: Any
+    world: World
+
+    def send(self, method: str, *requests: Message | bytes) -> list[Any]:
+        """Send requests to a method; return its answers, as bytes.
+
+        Raises:
+            grpc.RpcError: it refuses.
+        """
+        descriptor = METHODS[method]
+        path = f"/{descriptor.containing_service.full_name}/{method}"
+        raw = [r if isinstance(r, bytes) else r.SerializeToString() for r in requests]
+        if descriptor.client_streaming:
+            return list(self.channel.stream_stream(path)(iter(raw), timeout=DEADLINE))
+        if descriptor.server_streaming:
+            return list(self.channel.unary_stream(path)(raw[0], timeout=DEADLINE))
+        return [self.channel.unary_unary(path)(raw[0], timeout=DEADLINE)]
+
+    def refusal(self, method: str, *requests: Message | bytes) -> Refusal:
+        with pytest.raises(grpc.RpcError) as raised:
+            self.send(method, *requests)
+        return refusal_of(raised.value)
+
+    def contents(self) -> tuple[Any, ...]:
+        """Everything that a refused request could have changed."""
+        where: Any = {"namespace": self.world.namespace}
+        agents = registry_service_pb2.ListAgentsResponse.FromString(
+            self.send(
+                "ListAgents",
+                registry_service_pb2.ListAgentsRequest(**where, include_instances=True),
+            )[0]
+        )
+        policies = policy_service_pb2.ListPoliciesResponse.FromString(
+            self.send("ListPolicies", policy_service_pb2.ListPoliciesRequest(**where))[0]
+        )
+        layers = config_service_pb2.ListConfigRevisionsResponse.FromString(
+            self.send(
+                "ListConfigRevisions", config_service_pb2.ListConfigRevisionsRequest(**where)
+            )[0]
+        )
+        return (
+            agents.position.revision,
+            agents.total_size,
+            [(a.agent_id, a.revision, len(a.instances)) for a in agents.agents],
+            [(p.policy_id, p.revision) for p in policies.policies],
+            [layer.revision for layer in layers.revisions],
+        )
+
+
+def refusal_of(error: Any) -> Refusal:
+    status = rpc_status.from_call(error)
+    code = error.code().name
+    if status is None:
+        return Refusal(code, error.details())
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    fields: tuple[str, ...] = ()
+    for detail in status.details:
+        detail.Unpack(info)
+        if detail.Unpack(bad):
+            fields = tuple(v.field for v in bad.field_violations)
+    assert info.domain == "fleetplane.dev"
+    return Refusal(code, status.message, info.reason, dict(info.metadata), fields)
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[Plane]:
+    with running_daemon(grace_seconds=1.0) as daemon, _channel(daemon) as channel:
+        yield Plane(channel, _world(channel, "crowded"))
+
+
+def _channel(daemon: Daemon) -> grpc.Channel:
+    # Messages above 4 MiB must leave the client to be refused by the daemon.
+    return grpc.insecure_channel(daemon.address, [("grpc.max_send_message_length", -1)])
+
+
+def _world(channel: grpc.Channel, namespace: str) -> World:
+    registry: Any = registry_service_pb2_grpc.RegistryServiceStub(channel)
+    configs: Any = config_service_pb2_grpc.ConfigServiceStub(channel)
+    policies: Any = policy_service_pb2_grpc.PolicyServiceStub(channel)
+    pb = registry_service_pb2
+
+    def register(name: str, where: str = namespace, **fields: Any) -> pb.RegisterResponse:
+        spec = agent_pb2.AgentSpec(name=name, version="1.0.0")
+        return registry.Register(
+            pb.RegisterRequest(namespace=where, agent_id=f"agt-{name}", spec=spec, **fields)
+        )
+
+    first = register("reader", instance={"instance_id": "box-1"}, request_id="used")
+    second = register("reader", instance={"instance_id": "box-1"})
+    for name in ("writer", "walker"):
+        beaten = register(name, instance={"instance_id": f"box-{name}"})
+        _beat(registry, namespace, beaten.instance)
+        register(name, "elsewhere-but-real")
+    revisions = [
+        configs.UpdateConfig(
+            config_service_pb2.UpdateConfigRequest(
+                namespace=namespace, set=struct(temperature=value)
+            )
+        ).layer.revision
+        for value in (0.1, 0.2)
+    ]
+    made = [
+        policies.CreatePolicy(
+            policy_service_pb2.CreatePolicyRequest(
+                namespace=namespace,
+                policy=policy_service_pb2.Policy(
+                    policy_id=policy_id,
+                    action=policy_service_pb2.POLICY_ACTION_LOG_ONLY,
+                    match_all=True,
+                ),
+            )
+        ).policy
+        for policy_id in ("p-1", "p-2")
+    ]
+    seen = made[-1].revision
+    page: Any = {"namespace": namespace, "page_size": 1}
+    tokens = {
+        "ListAgents": registry.ListAgents(pb.ListAgentsRequest(**page, min_revision=seen)),
+        "Discover": registry.Discover(pb.DiscoverRequest(**page, min_revision=seen)),
+        "elsewhere": registry.ListAgents(
+            pb.ListAgentsRequest(namespace="elsewhere-but-real", page_size=1)
+        ),
+        "ListConfigRevisions": configs.ListConfigRevisions(
+            config_service_pb2.ListConfigRevisionsRequest(**page)
+        ),
+        "ListPolicies": policies.ListPolicies(
+            policy_service_pb2.ListPoliciesRequest(**page, min_revision=seen)
+        ),
+    }
+    assert all(page.next_page_token for page in tokens.values()), tokens
+    return World(
+        namespace=namespace,
+        agent_id=first.agent.agent_id,
+        agent_revision=second.agent.revision,
+        old_generation=first.instance.generation,
+        generation=second.instance.generation,
+        policy_revision=made[0].revision,
+        layer_revision=revisions[-1],
+        tokens={name: page.next_page_token for name, page in tokens.items()},
+    )
+
+
+def _beat(registry: Any, namespace: str, instance: agent_pb2.Instance) -> None:
+    """Make the agent of an instance ACTIVE."""
+    beat = registry_service_pb2.Beat(
+        instance_id=instance.instance_id, generation=instance.generation, seq=1
+    )
+    request = registry_service_pb2.HeartbeatRequest(namespace=namespace, batch=1, beats=[beat])
+    (answer,) = registry.Heartbeat(iter([request]), timeout=DEADLINE)
+    assert not answer.results
+
+
+def test_the_table_covers_every_method() -> None:
+    assert {row.method for row in ROWS} == set(METHODS)
+    assert len(ROWS) >= 60
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_wrong_request_is_refused_with_the_reason_and_changes_nothing(
+    row: Row, plane: Plane
+) -> None:
+    before = plane.contents()
+    refusal = plane.refusal(row.method, row.request(plane.world))
+    assert (refusal.code, refusal.reason) == (row.code, row.reason), refusal
+    if row.names:
+        wanted = row.names.removesuffix("*")
+        named = refusal.fields[0]
+        assert named == wanted or (row.names.endswith("*") and named.startswith(wanted))
+    else:
+        assert refusal.fields == ()
+    assert refusal.metadata is not None
+    assert row.metadata.items() <= refusal.metadata.items()
+    assert refusal.message
+    assert plane.contents() == before
+
+
+def test_all_wrong_fields_are_named_at_once(plane: Plane) -> None:
+    request = registry_service_pb2.RegisterRequest(
+        namespace=plane.world.namespace,
+        agent_id="a b",
+        spec=agent_pb2.AgentSpec(name="", version="one", max_concurrency=1_000_000),
+        instance=registry_service_pb2.InstanceSpec(instance_id="i i"),
+    )
+    refusal = plane.refusal("Register", request)
+    assert set(refusal.fields) == {
+        "agent_id",
+        "spec.name",
+        "spec.version",
+        "spec.max_concurrency",
+        "instance.instance_id",
+    }
+
+
+def test_one_wrong_entry_of_a_batch_fails_alone_with_the_answer_of_the_single_call(
+    plane: Plane,
+) -> None:
+    where = plane.world.namespace
+    pb = registry_service_pb2
+    spec = agent_pb2.AgentSpec(name="reader", version="1.0.0")
+    entries = [
+        pb.RegisterRequest(agent_id="agt-reader", spec=spec),  # in place already
+        pb.RegisterRequest(spec=agent_pb2.AgentSpec(name="x", version="one")),
+        pb.RegisterRequest(agent_id="another", spec=spec),
+        pb.RegisterRequest(namespace="elsewhere", spec=spec),
+    ]
+    before = plane.contents()
+    raw = plane.send("BatchRegister", pb.BatchRegisterRequest(namespace=where, requests=entries))
+    good, malformed, taken, foreign = pb.BatchRegisterResponse.FromString(raw[0]).results
+    assert good.registered.agent.agent_id == "agt-reader"
+    assert not good.registered.created
+    assert malformed.error.violations[0].field == "spec.version"
+    assert taken.error.metadata["agent_id"] == "agt-reader"
+    assert foreign.error.violations[0].field == "namespace"
+    assert plane.contents() == before
+
+
+def test_wrong_beats_are_answered_one_by_one_and_the_stream_goes_on(plane: Plane) -> None:
+    world, pb = plane.world, registry_service_pb2
+    beats = [
+        pb.Beat(instance_id="box-1", generation=world.old_generation, seq=9),
+        pb.Beat(instance_id="box-404", generation=world.generation, seq=1),
+        pb.Beat(instance_id="box-1", generation=world.generation, seq=9, latency_ms=float("nan")),
+        pb.Beat(instance_id="box-1", generation=world.generation, seq=9, progress_token="t" * 65),
+    ]
+    requests = [
+        pb.HeartbeatRequest(namespace=world.namespace, batch=batch, beats=beats if batch else [])
+        for batch in (1, 2)
+    ]
+    before = plane.contents()
+    answers = [pb.HeartbeatResponse.FromString(raw) for raw in plane.send("Heartbeat", *requests)]
+    assert [answer.batch for answer in answers] == [1, 2]
+    outcomes = [pb.BeatResult.Outcome.Name(result.outcome) for result in answers[0].results]
+    assert sorted(outcomes) == [
+        "OUTCOME_FENCED",
+        "OUTCOME_INVALID",
+        "OUTCOME_INVALID",
+        "OUTCOME_UNKNOWN",
+    ]
+    assert plane.contents() == before
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_bytes_that_are_no_message_end_the_call_and_nothing_else(method: str, plane: Plane) -> None:
+    before = plane.contents()
+    refusal = plane.refusal(method, b"\xff\xfe\xfd not a message")
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD"), refusal
+    assert plane.contents() == before
+
+
+@pytest.mark.parametrize("method", ["Register", "Heartbeat", "UpdateConfig", "WatchConfig"])
+def test_a_message_above_4_mib_is_refused_before_it_is_read(method: str, plane: Plane) -> None:
+    request = b"\x0a" + b"\x80\x80\x80\x03" + b"n" * (6 * 1024 * 1024)  # field 1, 6 MiB of text
+    before = plane.contents()
+    refusal = plane.refusal(method, request)
+    assert refusal.code == "RESOURCE_EXHAUSTED"
+    assert "4194304" in refusal.message
+    assert plane.contents() == before
+
+
+def test_a_method_that_does_not_exist_is_unimplemented(plane: Plane) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        plane.channel.unary_unary("/fleetplane.v1.RegistryService/Unregister")(b"", timeout=20)
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_after_all_of_it_the_next_change_is_the_next_revision(plane: Plane) -> None:
+    """Also what no list shows: every change takes a revision, so none was lost to a refusal."""
+    (newest, *_) = plane.contents()
+    request = config_service_pb2.UpdateConfigRequest(
+        namespace=plane.world.namespace, set=struct(temperature=0.3)
+    )
+    raw = plane.send("UpdateConfig", request)
+    change = config_service_pb2.UpdateConfigResponse.FromString(raw[0])
+    assert change.layer.revision == newest + 1
