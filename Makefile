@@ -68,7 +68,7 @@ docs-reference: $(STAMP) ## Write docs/settings.md from the settings
 
 docs: $(STAMP)
 	$(BIN)/python scripts/settings_reference.py --check
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP) ## Measure against the floor; results in bench-results/
 	$(BIN)/python -m tests.bench

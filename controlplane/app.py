@@ -46,7 +46,7 @@ from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registry import Registry
 from controlplane.services.store_clock import StoreClock
 from controlplane.services.visible_ledger import VisibleLedger
-from controlplane.settings import Settings
+from controlplane.settings import EMBEDDED, Settings
 from controlplane.storage.redis.beat_log import RedisBeatLog
 from controlplane.storage.redis.change_feed import RedisChangeFeed
 from controlplane.storage.redis.connection import ServerFacts, StoreConnection
@@ -124,7 +124,7 @@ class App:
             await self._server.start()
             self.serving = Serving(
                 listen,
-                "embedded" if self._settings.uses_embedded_store else connection.address.redacted,
+                EMBEDDED if self._settings.uses_embedded_store else connection.address.redacted,
                 f"{facts.server} {facts.version}",
             )
             self._stack = building.pop_all()

@@ -19,6 +19,15 @@ from controlplane.settings import Settings
 START_SECONDS = 60.0
 """How long workers may take to serve: loading a large namespace is the slow part."""
 
+QUICK_END_SECONDS = 10.0
+"""A worker that ends sooner after its start than this did not end for a passing reason."""
+
+MAX_QUICK_ENDS = 3
+"""So many quick ends in a row mean that another start will not help."""
+
+RESTART_SECONDS = 0.2
+"""Pause before a worker is started again; grows with quick ends in a row."""
+
 STOP_MARGIN_SECONDS = 10.0
 """What a worker may take beyond its own grace before it is killed."""
 
@@ -26,29 +35,20 @@ _log = logging.getLogger("fleetplane.workers")
 
 
 class Workers:
-    """The worker processes of one daemon."""
+    """The worker processes of one daemon. One that dies is started again; agents reconnect."""
 
     def __init__(self, settings: Settings, store_url: str) -> None:
         self._settings = settings
         self._store_url = store_url
-        self._processes: list[asyncio.subprocess.Process] = []
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._listen = ""
         self._reserved: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
         """Start the workers."""
-        listen = self._reserve_port()
-        for _ in range(self._settings.workers):
-            self._processes.append(
-                await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "controlplane", "serve", "--worker"),
-                    *("--listen", listen, "--store", self._store_url),
-                    *("--log-format", str(self._settings.log_format)),
-                    *("--log-level", self._settings.log_level),
-                    *(("--insecure",) if self._settings.insecure else ()),
-                    stdout=asyncio.subprocess.PIPE,
-                    start_new_session=True,  # Ctrl-C reaches the parent, which drains them in order
-                )
-            )
+        self._listen = self._reserve_port()
+        for number in range(self._settings.workers):
+            await self._start(number)
         return self
 
     async def __aexit__(
@@ -58,28 +58,52 @@ class Workers:
         traceback: TracebackType | None,
     ) -> None:
         """End what still runs, within the grace of the settings."""
-        for process in self._processes:
-            if process.returncode is None:
-                process.terminate()
-        patience = (
-            self._settings.grace_seconds + self._settings.drain_delay_seconds + STOP_MARGIN_SECONDS
-        )
-        await asyncio.gather(*(_end(process, patience) for process in self._processes))
+        settings = self._settings
+        patience = settings.grace_seconds + settings.drain_delay_seconds + STOP_MARGIN_SECONDS
+        running = [p for p in self._processes.values() if p.returncode is None]
+        for process in running:
+            process.terminate()
+        await asyncio.gather(*(_end(process, patience) for process in running))
         if self._reserved is not None:
             self._reserved.close()
 
+    async def _start(self, number: int) -> asyncio.subprocess.Process:
+        settings = self._settings
+        process = self._processes[number] = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "controlplane", "serve", "--worker"),
+            *("--listen", self._listen, "--store", self._store_url),
+            *("--log-format", str(settings.log_format), "--log-level", settings.log_level),
+            *(("--insecure",) if settings.insecure else ()),
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C reaches the parent, which drains them in order
+        )
+        return process
+
     def _reserve_port(self) -> str:
-        """Return the address with a port that stays ours, also while workers restart."""
-        listen = self._settings.listen
-        if listen.startswith("unix:"):
-            raise ChildProcessError("workers share a port; a unix socket has none")
-        host, _, port = listen.rpartition(":")
-        host = host.strip("[]")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        """Return the address with a port that stays ours, also while workers restart.
+
+        Raises:
+            ChildProcessError: the address cannot be shared, or is taken.
+        """
+        host, _, port = self._settings.listen.rpartition(":")
+        if host.startswith("unix"):
+            raise ChildProcessError("workers share a port, and a unix socket has none")
+        bare = host.strip("[]")
+        family = socket.AF_INET6 if ":" in bare else socket.AF_INET
         self._reserved = socket.socket(family, socket.SOCK_STREAM)
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._reserved.bind((host, int(port)))
-        return f"{listen.rpartition(':')[0]}:{self._reserved.getsockname()[1]}"
+        try:
+            # Bound first without sharing: another daemon on this port must be noticed.
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((bare, int(port)))
+            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._reserved.bind((bare, int(port)))
+        except OSError as error:
+            self._reserved.close()
+            raise ChildProcessError(
+                f"cannot listen on {self._settings.listen}: {error.strerror}"
+            ) from None
+        return f"{host}:{self._reserved.getsockname()[1]}"
 
     async def serving(self) -> Any:
         """Wait until every worker serves; return what the first one announced.
@@ -87,35 +111,62 @@ class Workers:
         Raises:
             ChildProcessError: one of them ended instead.
         """
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                lines = await asyncio.gather(*(_first_line(p) for p in self._processes))
-        except TimeoutError:
-            raise ChildProcessError(f"a worker did not serve within {START_SECONDS} s") from None
+        lines = await asyncio.gather(*(_announcement(p) for p in self._processes.values()))
         return SimpleNamespace(**json.loads(lines[0]))
 
     async def run(
         self, stop: asyncio.Event, *watching: Callable[[], Coroutine[Any, Any, None]]
     ) -> int:
-        """Wait for `stop`, or for the end of anything that must not end.
+        """Keep the workers alive until `stop`.
 
         Raises:
-            ChildProcessError: a worker ended by itself.
+            ChildProcessError: a worker cannot be kept alive.
+            BaseException: what ended one of `watching`.
         """
-        waits: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait(), name="stop")]
-        waits += [asyncio.create_task(p.wait(), name=f"worker-{p.pid}") for p in self._processes]
-        waits += [asyncio.create_task(watch(), name="store") for watch in watching]
+        keepers: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait(), name="stop")]
+        keepers += [
+            asyncio.create_task(self._keep(number), name=f"worker-{number}")
+            for number in self._processes
+        ]
+        keepers += [asyncio.create_task(watch(), name="store") for watch in watching]
         try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(keepers, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-        if stop.is_set():
-            return 0
-        for wait in done:
-            wait.result()
-        raise ChildProcessError("a worker process ended by itself")
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+        for keeper in done:
+            keeper.result()
+        return 0
+
+    async def _keep(self, number: int) -> None:
+        """Start a worker again whenever it ends by itself."""
+        loop = asyncio.get_running_loop()
+        quick_ends = 0
+        while True:
+            process = self._processes[number]
+            began = loop.time()
+            code = await process.wait()
+            quick_ends = quick_ends + 1 if loop.time() - began < QUICK_END_SECONDS else 0
+            if quick_ends >= MAX_QUICK_ENDS:
+                raise ChildProcessError(
+                    f"worker {number} ended {quick_ends} times within {QUICK_END_SECONDS:g} s of"
+                    f" its start, last with code {code}"
+                )
+            _log.error(
+                "a worker ended, starting another",
+                extra={"worker": number, "pid": process.pid, "code": code},
+            )
+            await asyncio.sleep(RESTART_SECONDS * (1 + quick_ends))
+            await _announcement(await self._start(number))
+
+
+async def _announcement(process: asyncio.subprocess.Process) -> bytes:
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            return await _first_line(process)
+    except TimeoutError:
+        raise ChildProcessError(f"a worker did not serve within {START_SECONDS:g} s") from None
 
 
 async def _first_line(process: asyncio.subprocess.Process) -> bytes:

@@ -2,7 +2,7 @@
 
 A stream ends in one of these ways:
 
-* its source ends or the peer half-closes: OK;
+* its source ends, or the peer of a bidirectional one half-closes: OK;
 * the replica drains, or the stream reaches its maximum age: a last GoAway message, then OK;
 * the peer accepts nothing for `write_seconds`: nothing more can be written to it, so the call is
   answered RESOURCE_EXHAUSTED/LIMIT_EXCEEDED with metadata `go_away = SLOW_READER`;
@@ -15,7 +15,7 @@ the call is over. Each cancelled read or write leaks a little in grpc (grpc/grpc
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -23,16 +23,11 @@ from typing import Any, Final, Generic, TypeVar
 import grpc
 
 from controlplane.api.drain import Drain
-from controlplane.api.status import root_cause
 from controlplane.domain.errors import LimitExceeded
 from fleetplane.v1 import watch_pb2
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-_Item = TypeVar("_Item")
-
-OUTBOX_MESSAGES: Final = 64
-"""Back-pressure, not buffering: a slow peer slows its own producer."""
 
 METADATA_GO_AWAY: Final = "go_away"
 """Key of `ErrorInfo.metadata` that says why a stream was ended without a GoAway message."""
@@ -228,104 +223,3 @@ class _Interruptible(Generic[In]):
         close = getattr(self._source, "aclose", None)
         if close is not None:
             await close()
-
-
-async def run_session(
-    requests: AsyncIterable[In],
-    context: "grpc.aio.ServicerContext[Any, Any]",
-    *,
-    handle: Callable[[In], Awaitable[Out | bytes | None]],
-    go_away: Callable[[watch_pb2.GoAway], Out],
-    keeper: StreamKeeper,
-    events: AsyncIterable[Out | bytes] | None = None,
-) -> None:
-    """Drive one bidirectional stream: one reader, one event pump, one writer, one way out.
-
-    Returns when the peer half-closes, `events` ends, the replica drains or the stream is too old.
-    Before that, a request that is being handled is finished, and what is in the outbox is sent.
-
-    Args:
-        requests: What the peer sends.
-        context: grpc's side of the call.
-        handle: Answers one request, or returns None. Awaited one at a time, in order.
-        go_away: Wraps the last message for this stream's type.
-        keeper: Limits and drain.
-        events: What the server sends unasked; None if nothing.
-
-    Raises:
-        LimitExceeded: the peer does not read.
-        BaseException: whatever `handle`, `requests` or `events` raise.
-    """
-    session = _Session(StreamWriter(context, keeper), handle)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(session.write(), name="session-write")
-            sources = [tasks.create_task(session.read(requests), name="session-read")]
-            if events is not None:
-                sources.append(tasks.create_task(session.pump(events), name="session-pump"))
-            with keeper.ending(session.end):
-                await asyncio.wait(sources, return_when=asyncio.FIRST_COMPLETED)
-                session.interrupt()
-                await asyncio.wait(sources)
-            if session.reason is not None:
-                await session.outbox.put(go_away(keeper.go_away(session.reason)))
-            await session.outbox.put(None)
-    except BaseExceptionGroup as group:
-        cause = root_cause(group)
-        if cause is group:
-            raise
-        raise cause from None
-
-
-class _Session(Generic[In, Out]):
-    """The parts of one bidirectional stream."""
-
-    def __init__(
-        self,
-        writer: StreamWriter[Out],
-        handle: Callable[[In], Awaitable[Out | bytes | None]],
-    ) -> None:
-        self.outbox: asyncio.Queue[Out | bytes | None] = asyncio.Queue(OUTBOX_MESSAGES)
-        self.reason: watch_pb2.GoAway.Reason.ValueType | None = None
-        self._writer = writer
-        self._handle = handle
-        self._sources: list[_Interruptible[Any]] = []
-        self._interrupted = False
-
-    def end(self, reason: "watch_pb2.GoAway.Reason.ValueType") -> None:
-        """End the session for `reason`; only the first one counts."""
-        if self.reason is None:
-            self.reason = reason
-            self.interrupt()
-
-    def interrupt(self) -> None:
-        """Take nothing more from the sources."""
-        self._interrupted = True
-        for source in self._sources:
-            source.interrupt()
-
-    async def read(self, requests: AsyncIterable[In]) -> None:
-        """Answer requests, one at a time."""
-        async with aclosing(self._source(requests)) as source:
-            async for request in source:
-                reply = await self._handle(request)
-                if reply is not None:
-                    await self.outbox.put(reply)
-
-    async def pump(self, events: AsyncIterable[Out | bytes]) -> None:
-        """Pass on what the server says unasked."""
-        async with aclosing(self._source(events)) as source:
-            async for event in source:
-                await self.outbox.put(event)
-
-    async def write(self) -> None:
-        """Send the outbox until its end is marked by None."""
-        while (message := await self.outbox.get()) is not None:
-            await self._writer.write(message)
-
-    def _source(self, items: AsyncIterable[_Item]) -> _Interruptible[_Item]:
-        source = _Interruptible(aiter(items))
-        self._sources.append(source)
-        if self._interrupted:
-            source.interrupt()
-        return source

@@ -184,6 +184,7 @@ Stop with Ctrl-C.""",
 async def _supervise(settings: Any) -> int:
     """Own the store and run the workers; the first worker that fails ends all."""
     from controlplane.app import embedded_store  # noqa: PLC0415
+    from controlplane.settings import EMBEDDED  # noqa: PLC0415
     from controlplane.storage.redis.embedded import EmbeddedStoreError  # noqa: PLC0415
     from controlplane.workers import Workers  # noqa: PLC0415
 
@@ -197,7 +198,10 @@ async def _supervise(settings: Any) -> int:
                 url = store.url
                 watching.append(store.watch)
             workers = await stack.enter_async_context(Workers(settings, url))
-            _announce(settings, await workers.serving(), is_worker=False)
+            serving = await workers.serving()
+            if settings.uses_embedded_store:
+                serving.store = EMBEDDED
+            _announce(settings, serving, is_worker=False)
             return await workers.run(stop, *watching)
     except EmbeddedStoreError as error:
         typer.echo(f"fleetplane: {error}", err=True)

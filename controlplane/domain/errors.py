@@ -4,25 +4,25 @@ The tree; leaves marked with the `ErrorReason` that clients switch on. The gRPC 
 chosen in one place, `controlplane/api/status.py`.
 
     DomainError
-    ├── InvalidArgument            INVALID_FIELD          a field is missing, malformed or out of range
-    │   └── InvalidCursor          INVALID_CURSOR         a page token nobody here issued
+    ├── InvalidArgument            INVALID_FIELD          a field is missing or wrong
+    │   └── InvalidCursor          INVALID_CURSOR         a page token nobody issued
     ├── NotFound
     │   ├── AgentNotFound          AGENT_NOT_FOUND
     │   ├── InstanceNotFound       INSTANCE_NOT_FOUND
     │   ├── PolicyNotFound         POLICY_NOT_FOUND
     │   ├── RevisionNotFound       REVISION_NOT_FOUND
-    │   └── NoCandidate            NO_CANDIDATE           nobody qualifies; carries the nearest misses
+    │   └── NoCandidate            NO_CANDIDATE           nobody qualifies; carries near misses
     ├── AlreadyExists
-    │   ├── AgentExists            AGENT_EXISTS           name@version is taken; carries its agent_id
+    │   ├── AgentExists            AGENT_EXISTS           name@version is taken; says by whom
     │   ├── PolicyExists           POLICY_EXISTS
     │   └── RequestIdReused        REQUEST_ID_REUSED      same request_id, other content
-    ├── RevisionConflict           REVISION_CONFLICT      expected_revision is stale; carries the current
+    ├── RevisionConflict           REVISION_CONFLICT      expected_revision is stale
     ├── FailedPrecondition
     │   ├── InvalidTransition      INVALID_TRANSITION     names both states
     │   ├── InstanceFenced         INSTANCE_FENCED        a newer generation exists
     │   └── ActivationRefused      ACTIVATION_REFUSED     a policy says no
     ├── LimitExceeded              LIMIT_EXCEEDED         a quota or a bound; carries the limit
-    ├── StoreUnavailable           STORE_UNAVAILABLE      retry; the write may or may not have happened
+    ├── StoreUnavailable           STORE_UNAVAILABLE      retry; the write may have happened
     ├── NotReady                   NOT_READY              no snapshot loaded yet
     └── Draining                   DRAINING               this replica is shutting down
 """

@@ -165,6 +165,7 @@ class NamespaceView:
             )
         if changes.agent_ids:
             self.agents_revision = position.revision
+        self.index.journal.note(changes.agent_ids, position.revision)
         self.position = position
         return changes
 

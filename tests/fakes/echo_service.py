@@ -14,7 +14,7 @@ from controlplane.api.health import Health
 from controlplane.api.methods import METHODS, Method
 from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import ServerOptions, bind, create_server
-from controlplane.api.streams import StreamKeeper, StreamLimits, run_session, run_stream
+from controlplane.api.streams import StreamKeeper, StreamLimits, run_stream
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import registry_service_pb2_grpc as pb_grpc
 
@@ -65,14 +65,8 @@ class EchoService(pb_grpc.RegistryServiceServicer):
         )
 
     async def Heartbeat(self, request_iterator, context):  # type: ignore[override]  # noqa: N802 - writer style
-        await run_session(
-            request_iterator,
-            context,
-            handle=self.handle,
-            go_away=lambda last: pb.HeartbeatResponse(go_away=last),
-            keeper=self.keeper,
-            events=None if self.events is None else self.events(None),
-        )
+        async for request in request_iterator:
+            await context.write(await self.handle(request))
 
 
 @dataclass
