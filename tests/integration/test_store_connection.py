@@ -1,5 +1,6 @@
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from redis import exceptions as redis_errors
@@ -13,6 +14,7 @@ from controlplane.storage.redis.connection import (
     StoreConnection,
 )
 from controlplane.storage.redis.errors import StoreConfigurationError
+from controlplane.storage.redis.scripts import load_script
 from tests.fakes.valkey import (
     CONFIG_DENIED,
     CONFIG_RENAMED,
@@ -48,6 +50,63 @@ async def test_a_script_runs_on_a_server_that_forgot_it():
         assert await store.run(APPEND, ["k"], ["b"]) == 2
         await server.command("SCRIPT FLUSH SYNC")
         assert await store.eval_many(APPEND, [(["k"], ["c"]), (["k"], ["d"])]) == [3, 4]
+
+
+async def test_a_restarted_server_knows_our_scripts_before_it_is_asked_to_run_them():
+    async with valkey_server() as server, StoreConnection(server.url) as store:
+        await server.restart()
+        assert await store.eval_many(load_script("position"), [(["{n}r", "{n}e", "{n}c"], [])])
+        stats = await server.command("INFO commandstats")
+        assert "cmdstat_evalsha:calls=1" in stats
+        assert "cmdstat_eval:" not in stats
+
+
+async def test_a_refused_script_never_runs_after_its_successors():
+    """A server may learn a script from somebody else in the middle of a batch."""
+    learn = Script(f"return redis.call('RPUSH', KEYS[1], ARGV[1]) -- {random.random()}")
+    async with valkey_server() as server, StoreConnection(server.url) as store:
+        known, unknown = APPEND, learn
+        await store.run(known, ["{a}"], ["0"])
+        outcomes = await store.run_batch(
+            [
+                ScriptCall(unknown, ["{a}"], ["too late"]),
+                ScriptCall(unknown, ["{b}"], ["1"]),
+                ScriptCall(known, ["{a}"], ["1"]),
+                ScriptCall(unknown, ["{a}"], ["2"]),
+                ScriptCall(unknown, ["{a}"], ["3"]),
+            ]
+        )
+        assert isinstance(outcomes[0], StoreUnavailable)
+        assert outcomes[1:] == [1, 2, 3, 4]
+        client: Any = store.reads  # redis-py types replies as every shape at once
+        assert await client.lrange("{a}", 0, -1) == [b"0", b"1", b"2", b"3"]
+
+
+async def test_a_batch_keeps_its_order_while_the_script_cache_is_flushed():
+    async with valkey_server(persistent=False) as server, StoreConnection(server.url) as store:
+        flushing = True
+
+        async def flush() -> None:
+            while flushing:
+                await server.command("SCRIPT FLUSH SYNC")
+
+        flusher = asyncio.create_task(flush())
+        client: Any = store.reads
+        for n in range(200):
+            calls = [([f"{{{n}}}"], [item]) for item in range(50)]
+            outcomes = await store.eval_many(APPEND, calls)
+            done = [i for i, o in enumerate(outcomes) if not isinstance(o, Exception)]
+            assert await client.lrange(f"{{{n}}}", 0, -1) == [str(i).encode() for i in done]
+        flushing = False
+        await flusher
+
+
+@pytest.mark.parametrize("denied", ["-script", "-script|load"])
+async def test_a_server_that_forbids_loading_scripts_is_given_their_source(denied):
+    user = ("--user", "default", "on", "nopass", "~*", "&*", "+@all", denied)
+    async with valkey_server(*user) as server, StoreConnection(server.url) as store:
+        assert await store.run(APPEND, ["k"], ["a"]) == 1
+        assert await store.eval_many(APPEND, [(["k"], ["b"]), (["k"], ["c"])]) == [2, 3]
 
 
 async def test_one_failing_item_leaves_its_neighbours_alone():

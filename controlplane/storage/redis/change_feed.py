@@ -19,7 +19,6 @@ from redis.asyncio import RedisCluster
 
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.services.ports import CatchUp, Collection, Position, Touched
-from controlplane.storage.redis.cancellation import raise_if_cancelled
 from controlplane.storage.redis.clients import Client
 from controlplane.storage.redis.codec import UnreadableRecord, decode_frame
 from controlplane.storage.redis.connection import StoreConnection
@@ -228,7 +227,6 @@ class RedisChangeFeed:
                     await self._place_keys(group)
                 except StoreUnavailable:
                     _log.info("revisions could not be compared: the store is unavailable")
-                raise_if_cancelled()
                 self._report_mode()
                 notified = self.mode == "notify"
                 period = self._timings.anti_entropy if notified else self._timings.poll

@@ -5,18 +5,27 @@ also those that are not idempotent; it raises as soon as its pool is exhausted i
 it negotiates maintenance notifications with every server it meets.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from controlplane.storage.redis.address import StoreAddress, Topology
+from controlplane.storage.redis.connections import (
+    LINKS,
+    SentinelLink,
+    SentinelTlsLink,
+    TcpLink,
+    TlsLink,
+    UnixLink,
+)
 from controlplane.storage.redis.pools import WaitingPool, WaitingSentinelPool
+from controlplane.storage.redis.scripts import Script
 
 Client = Redis | RedisCluster
 
@@ -74,61 +83,75 @@ class ClientFactory:
         if address.topology is Topology.SENTINEL:
             self._sentinel = self._make_sentinel()
 
-    def make(self, retry: Retry) -> Client:
-        """Return a new client; the caller closes it with `close_client`. Does no I/O."""
+    def make(self, retry: Retry, scripts: Sequence[Script] = ()) -> Client:
+        """Return a new client; the caller closes it with `close_client`. Does no I/O.
+
+        Every connection of the client makes `scripts` known to its server before it is used.
+        """
         match self._address.topology:
             case Topology.CLUSTER:
-                return RedisCluster(
-                    startup_nodes=[ClusterNode(host, port) for host, port in self._address.hosts],
-                    retry=retry,
-                    ssl=self._address.tls,
-                    **self._options,
-                )
+                return self._cluster(retry, scripts)
             case Topology.SENTINEL:
-                return Redis.from_pool(self._sentinel_pool(retry))
+                return Redis.from_pool(self._sentinel_pool(retry, scripts))
             case Topology.STANDALONE:
-                return Redis.from_pool(self._standalone_pool(retry))
+                return Redis.from_pool(self._standalone_pool(retry, scripts))
 
     async def aclose(self) -> None:
         """Close the connections to the sentinels."""
         if self._sentinel is not None:
             await self._sentinel.aclose()
 
-    def _standalone_pool(self, retry: Retry) -> WaitingPool:
+    def _cluster(self, retry: Retry, scripts: Sequence[Script]) -> RedisCluster:
+        client = RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in self._address.hosts],
+            retry=retry,
+            ssl=self._address.tls,
+            **self._options,
+        )
+        # Its constructor takes neither a class of connections nor options of ours. The options
+        # are the template for the nodes that it will find; the seeds already have copies.
+        options = client.connection_kwargs
+        link = LINKS[options["connection_class"]]
+        options.update(connection_class=link, scripts=scripts)
+        for node in client.startup_nodes:
+            node.connection_class = link
+            node.connection_kwargs["scripts"] = scripts
+        return client
+
+    def _standalone_pool(self, retry: Retry, scripts: Sequence[Script]) -> WaitingPool:
         where: dict[str, Any]
         if self._address.socket_path is not None:
-            where = {
-                "connection_class": UnixDomainSocketConnection,
-                "path": self._address.socket_path,
-            }
+            where = {"connection_class": UnixLink, "path": self._address.socket_path}
         else:
             host, port = self._address.hosts[0]
-            connection_class = SSLConnection if self._address.tls else Connection
-            where = {"connection_class": connection_class, "host": host, "port": port}
+            link = TlsLink if self._address.tls else TcpLink
+            where = {"connection_class": link, "host": host, "port": port}
         return WaitingPool(
             timeout=self._pool_timeout,
             db=self._address.db,
             retry=retry,
+            scripts=scripts,
             **where,
             **self._options,
         )
 
-    def _sentinel_pool(self, retry: Retry) -> WaitingSentinelPool:
+    def _sentinel_pool(self, retry: Retry, scripts: Sequence[Script]) -> WaitingSentinelPool:
         # redis-py leaves the constructors of its sentinel module untyped
         return WaitingSentinelPool(  # type: ignore[no-untyped-call]
             self._address.service,
             self._sentinel,
             timeout=self._pool_timeout,
             db=self._address.db,
-            ssl=self._address.tls,
+            connection_class=SentinelTlsLink if self._address.tls else SentinelLink,
             retry=retry,
+            scripts=scripts,
             **self._options,
         )
 
     def _make_sentinel(self) -> Sentinel:
         tls = {k: v for k, v in self._address.options.items() if k.startswith("ssl_")}
         # untyped too
-        return Sentinel(  # type: ignore[no-untyped-call]
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
             self._address.hosts,
             sentinel_kwargs={
                 "socket_timeout": self._options["socket_timeout"],
@@ -142,6 +165,10 @@ class ClientFactory:
                 **tls,
             },
         )
+        for client in sentinel.sentinels:
+            pool = client.connection_pool
+            pool.connection_class = LINKS[pool.connection_class]
+        return sentinel
 
     @property
     def _pool_timeout(self) -> float:

@@ -3,10 +3,9 @@
 Replies are bytes (`decode_responses` is off) in their RESP2 shapes, over RESP3 connections.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -15,6 +14,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.client import Pipeline, PubSub
 from redis.asyncio.cluster import ClusterPipeline
 
+from controlplane.domain.errors import StoreUnavailable
 from controlplane.storage.redis.address import StoreAddress, parse_store_url
 from controlplane.storage.redis.clients import (
     SOCKET_TIMEOUT_SECONDS,
@@ -25,6 +25,7 @@ from controlplane.storage.redis.clients import (
     retry_reads,
 )
 from controlplane.storage.redis.errors import map_redis_errors, translate
+from controlplane.storage.redis.scripts import Script, all_scripts
 from controlplane.storage.redis.server_facts import (
     KeyspaceNotifications,
     ServerFacts,
@@ -45,18 +46,6 @@ __all__ = [
 _log: Final = logging.getLogger("fleetplane.store")
 
 Value = str | bytes | int | float
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script. Its SHA-1 is the name under which servers cache it, not a safeguard."""
-
-    source: str
-    sha1: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        object.__setattr__(self, "sha1", digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +80,7 @@ class StoreConnection:
             self.address, client_name=client_name, socket_timeout=socket_timeout
         )
         self._reads = self._factory.make(retry_reads())
-        self._writes = self._factory.make(never_retry())
+        self._writes = self._factory.make(never_retry(), all_scripts())
         # Subscriptions live on their own client: they hold connections for hours, and must not
         # be reconnected silently (a gap would go unseen).
         self._subscriptions = self._factory.make(never_retry())
@@ -132,13 +121,15 @@ class StoreConnection:
 
         An outcome is a reply, or an exception that was *not* raised: `StoreUnavailable` when the
         call may or may not have happened, redis-py's `ResponseError` when the script failed. One
-        item's failure touches no other. Calls whose script the server does not know are sent
-        again, with their source, in a second pipeline, so they may run after later calls.
+        item's failure touches no other. Calls with the same first key run in the order of
+        `calls`: where the server did not know a script (not one of ours, or its cache was flushed)
+        the call is sent again with its source, unless a later one ran meanwhile; it then stays
+        undone, and its outcome is `StoreUnavailable`.
         """
         if not calls:
             return []
         outcomes = await self._pipe([("EVALSHA", c.script.sha1, c) for c in calls])
-        unknown = [i for i, o in enumerate(outcomes) if isinstance(o, redis_errors.NoScriptError)]
+        unknown = _repeatable(calls, outcomes)
         if unknown:
             again = await self._pipe([("EVAL", calls[i].script.source, calls[i]) for i in unknown])
             for i, outcome in zip(unknown, again, strict=True):
@@ -243,3 +234,18 @@ class StoreConnection:
             await self._writes.connection_pool.disconnect(inuse_connections=False)
         else:
             self._writes._initialize = True  # noqa: SLF001 - see _heal_after
+
+
+def _repeatable(calls: Sequence[ScriptCall], outcomes: list[Any]) -> list[int]:
+    """Return which calls were refused and may be sent again; mark those that come too late."""
+    repeatable: list[int] = []
+    ran: set[Value] = set()
+    for i in reversed(range(len(calls))):
+        first_key = calls[i].keys[0] if calls[i].keys else ""
+        if not isinstance(outcomes[i], redis_errors.NoScriptError):
+            ran.add(first_key)
+        elif first_key in ran:
+            outcomes[i] = StoreUnavailable()
+        else:
+            repeatable.append(i)
+    return repeatable[::-1]

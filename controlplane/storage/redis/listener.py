@@ -15,7 +15,6 @@ from redis import exceptions as redis_errors
 from redis.asyncio.client import PubSub
 
 from controlplane.domain.errors import StoreUnavailable
-from controlplane.storage.redis.cancellation import raise_if_cancelled
 from controlplane.storage.redis.connection import StoreConnection
 from controlplane.storage.redis.errors import map_redis_errors
 from controlplane.storage.redis.keys import canary_key, keyspace_channel
@@ -129,31 +128,32 @@ class NotificationListener:
         return float(min(timings.pause_first * 2 ** min(failures - 1, 16), longest))
 
     async def _listen(self) -> NoReturn:
-        """Subscribe and listen until something fails, which is raised as a single exception."""
+        """Subscribe, have canaries written, and read, until something fails, which is raised.
+
+        Not a TaskGroup: one that is cancelled while a task of its own fails raises the failure, in
+        Python before 3.13, and `run` would start over instead of ending.
+        """
         self._moved = False
         self._canary_confirmed.clear()
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._subscribe(group), name="store-notifications")
-        except ExceptionGroup as failures:
-            # The first to fail ends the other; what matters is why.
-            raise failures.exceptions[0] from None
-        raise AssertionError("both tasks run for ever")
-
-    async def _subscribe(self, group: asyncio.TaskGroup) -> NoReturn:
-        """Open a subscription, have canaries written, and read."""
         # Each connection may lead to a server that was never told to notify.
         await self._connection.ensure_notifications()
         canary = canary_key(next(iter(self._keys.values())), self._replica_id)
         self._canary_channel = self._channel(canary)
         pubsub = await self._connection.pubsub_client(canary)
+        tasks = (
+            asyncio.create_task(self._read(pubsub), name="store-notifications"),
+            asyncio.create_task(self._sing(canary), name="store-canary"),
+        )
         try:
-            raise_if_cancelled()
-            group.create_task(self._sing(canary), name="store-canary")
-            await self._read(pubsub)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             # redis-py leaves this method untyped
             await pubsub.aclose()  # type: ignore[no-untyped-call]
+        done.pop().result()
+        raise AssertionError("both tasks run for ever")
 
     async def _read(self, pubsub: PubSub) -> NoReturn:
         """Hand on every message; keep the subscriptions in step with the keys."""
@@ -165,7 +165,6 @@ class NotificationListener:
                     await pubsub.subscribe(*channels)
                 subscribed |= wanted
                 message: Mapping[str, Any] | None = await pubsub.get_message(timeout=_READ_SECONDS)
-                raise_if_cancelled()
                 if self._moved:
                     raise _StartOver(_REGROUPED)
                 if message is not None:
@@ -189,7 +188,6 @@ class NotificationListener:
             self._canary_heard.clear()
             with map_redis_errors():
                 await self._connection.writes.set(canary, self._replica_id, px=_CANARY_TTL_MS)
-            raise_if_cancelled()
             await self._within(self._canary_heard, "a canary was not heard")
             if not self.proven:
                 self.proven = True
