@@ -57,7 +57,11 @@ ABSENT = Expect(revision=0)
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Writes one record. With `fresh_generation` its generation becomes this commit's revision."""
+    """Writes one record.
+
+    With `fresh_generation` its generation becomes this commit's revision, and its creation time that
+    of this commit: it is another thing under the same key.
+    """
 
     collection: Collection
     key: str

@@ -63,6 +63,7 @@ class TestCommit:
         await world.ledger.commit(transaction(put_name("k", fresh=True)))
         record = await read_name(world, "k")
         assert (record.revision, record.generation) == (2, 2)
+        assert record.created_at_ms == record.updated_at_ms
         await world.ledger.commit(transaction(put_name("k")))
         record = await read_name(world, "k")
         assert (record.revision, record.generation) == (3, 2)

@@ -160,9 +160,10 @@ def _apply(state: NamespaceState, step: Step, now_ms: int) -> None:
 def _put(state: NamespaceState, step: Put, now_ms: int) -> None:
     records = state.records[step.collection]
     known = records.get(step.key)
-    fresh = known is None or step.fresh_generation
-    generation = state.revision if known is None or fresh else known.generation
-    created_at_ms = now_ms if known is None else known.created_at_ms
+    if known is None or step.fresh_generation:
+        generation, created_at_ms = state.revision, now_ms
+    else:
+        generation, created_at_ms = known.generation, known.created_at_ms
     stamps = (state.revision, generation, now_ms, created_at_ms)
     records[step.key] = Record(step.key, stamped(step.value, stamps), *stamps)
 

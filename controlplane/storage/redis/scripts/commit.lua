@@ -103,9 +103,10 @@ for _, step in ipairs(steps) do
   local op = step[1]
   if op == 1 then
     local current = record(step[2], step[3])
-    if step[7] or current[1] == 0 then current[2] = revision end
+    if step[7] or current[1] == 0 then
+      current[2], current[3] = revision, at
+    end
     current[1] = revision
-    current[3] = current[3] or at
     local header = rev .. ' ' .. format('%.0f', current[2]) .. ' ' .. at .. ' ' .. current[3]
     call('HSET', KEYS[step[2]], step[3], header .. '\n' .. ARGV[step[6]])
   elseif op == 2 then
