@@ -1,117 +1,21 @@
 """The command line against the real daemon: what it prints, what it refuses, how it ends."""
 
-import contextlib
 import json
-import os
-import secrets
-import select
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
-from controlplane.cli.demo_agent import Crew
 from controlplane.cli.entry import app
-from tests.fakes.daemon import Daemon, is_running, running_daemon
+from tests.e2e.command_line import Run, answer, crew, lines, started, until_active
+from tests.fakes.daemon import Daemon
 
 pytestmark = pytest.mark.xdist_group("command line")
 
 REFERENCE = Path(__file__).parents[2] / "examples" / "policies" / "reference.yaml"
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with running_daemon(heartbeat_interval_seconds=0.3, degraded_after_seconds=1.5) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def namespace() -> str:
-    """A tenant of its own for every test, because they share a daemon."""
-    return f"t-{secrets.token_hex(6)}"
-
-
-@pytest.fixture
-def run(daemon: Daemon, namespace: str) -> Run:
-    """Run a command line in this process."""
-
-    def run(*arguments: str, code: int = 0) -> Result:
-        given = ["-a", daemon.address, "-n", namespace, *arguments]
-        result = CliRunner().invoke(app, given, env={"COLUMNS": "200"})
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
-
-
-@contextlib.contextmanager
-def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A command line as a process, ended at the end if it still runs."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FLEETPLANE_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "controlplane", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **options,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=10)
-
-
-@contextlib.contextmanager
-def crew(daemon: Daemon, namespace: str, *numbers: int) -> Iterator[None]:
-    """Agents that are alive: a process of the demo."""
-    told = Crew(address=daemon.address, namespace=namespace, run="e2e", agents=list(numbers))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "controlplane.cli.demo_agent"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(msgspec.json.encode(told) + b"\n")
-        process.stdin.flush()
-        assert json.loads(process.stdout.readline()) == {"event": "ready"}
-        yield
-    finally:
-        process.communicate(timeout=20)  # closes its standard input: it says goodbye
-
-
-def lines(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        yield json.loads(line)
-
-
-def until_active(run: Run, count: int) -> None:
-    """Ask until so many agents are ACTIVE: an agent is in a moment before everybody hears of it."""
-    deadline = time.monotonic() + 20
-    while answer(run("agents", "discover", "-o", "json"))["total_size"] < count:
-        assert time.monotonic() < deadline, "the agents are not ACTIVE"
-
-
-def answer(result: Result) -> Any:
-    return json.loads(result.stdout)
 
 
 def test_agents_are_registered_listed_changed_and_shown(run: Run) -> None:
@@ -400,55 +304,3 @@ def test_a_reader_that_goes_away_is_no_error(daemon: Daemon, namespace: str, run
         process.stdout = None
         _, errors = process.communicate(timeout=20)
     assert "Traceback" not in errors
-
-
-@pytest.mark.fault
-def test_a_demo_shows_a_death_and_a_recovery_and_leaves_nothing_running() -> None:
-    with started("demo", "--own", "--agents", "6", "--duration", "45", "-o", "json") as process:
-        seen: list[dict[str, Any]] = []
-        interrupted = False
-        for event in lines(process):
-            seen.append(event)
-            if event["event"] == "recovered" and not interrupted:
-                interrupted = True
-                process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (0, "")
-    kinds = [one["event"] for one in seen]
-    order = ["daemon", "started", "all_active", "killed", "noticed", "restarted", "recovered"]
-    assert [kinds.index(one) for one in order] == sorted(kinds.index(one) for one in order)
-    (killed,) = [one for one in seen if one["event"] == "killed"]
-    moves = [(one["name"], one["before"], one["after"]) for one in seen if "before" in one]
-    for name in killed["agents"]:
-        assert (name, "ACTIVE", "DEGRADED") in moves
-        assert (name, "DEGRADED", "ACTIVE") in moves
-    assert kinds[-1] == "summary"
-    assert seen[-1]["recoveries"] == 1
-    pids = {one["pid"] for one in seen if "pid" in one}
-    assert len(pids) >= 5
-    assert not [pid for pid in pids if is_running(pid)]
-
-
-@pytest.mark.fault
-def test_agents_of_a_demo_do_not_outlive_it(daemon: Daemon, namespace: str) -> None:
-    given = ("-a", daemon.address, "-n", namespace, "demo", "--agents", "4", "--processes", "2")
-    with started(*given, "--no-chaos", "-o", "json") as process:
-        pids = []
-        for event in lines(process):
-            if event["event"] == "started":
-                pids.append(event["pid"])
-            if event["event"] == "all_active":
-                break
-        process.kill()
-        process.wait(timeout=10)
-    _wait_for_ends(pids)
-
-
-def _wait_for_ends(pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            descriptor = os.pidfd_open(pid)
-            try:
-                assert select.select([descriptor], [], [], 20)[0], f"{pid} still runs"
-            finally:
-                os.close(descriptor)
