@@ -94,10 +94,19 @@ class Registry:
             if plan.transaction is not None:
                 planned.append((len(outcomes) - 1, plan, plan.transaction))
         if planned:
-            results = await self._ledger.commit_many([transaction for *_, transaction in planned])
+            results = await self._commit([transaction for *_, transaction in planned])
             for (index, plan, _), result in zip(planned, results, strict=True):
                 outcomes[index] = _outcome(plan, result)
         return await self._settle_contested(namespace, registrations, outcomes, caller)
+
+    async def _commit(self, transactions: Sequence[Transaction]) -> list[Committed | Exception]:
+        """Commit each for itself; a lone one shares its round trip with those of other calls."""
+        if len(transactions) > 1:
+            return await self._ledger.commit_many(transactions)
+        try:
+            return [await self._ledger.commit(transactions[0])]
+        except (ConditionFailed, DomainError) as refusal:
+            return [refusal]
 
     async def _settle_contested(
         self,
@@ -107,13 +116,14 @@ class Registry:
         caller: Caller,
     ) -> list[Registered | DomainError]:
         """Ask the ledger itself about what the copy in memory could not decide or would refuse."""
-
-        async def settled(index: int, outcome: Registered | DomainError | None) -> _Outcome:
-            if outcome is not None and not _may_be_stale(outcome):
-                return outcome
-            return await self._settle(namespace, registrations[index], caller)
-
-        return await asyncio.gather(*(settled(i, outcome) for i, outcome in enumerate(outcomes)))
+        settled = list(outcomes)
+        contested = [i for i, o in enumerate(outcomes) if o is None or _may_be_stale(o)]
+        answers = await asyncio.gather(
+            *(self._settle(namespace, registrations[i], caller) for i in contested)
+        )
+        for index, answer in zip(contested, answers, strict=True):
+            settled[index] = answer
+        return [outcome for outcome in settled if outcome is not None]
 
     async def _settle(
         self, namespace: str, registration: Registration, caller: Caller

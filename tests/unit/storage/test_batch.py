@@ -137,3 +137,15 @@ async def test_leaving_waits_for_everything_under_way_and_then_refuses():
     assert [caller.result() for caller in callers] == [2, 4]
     with pytest.raises(StoreUnavailable, match="closed"):
         await batcher.submit(3)
+
+
+async def test_callers_who_come_one_by_one_share_a_flight():
+    store = Store()
+    async with MicroBatcher(store.send, distance_seconds=0.05) as batcher:
+        assert await batcher.submit(1) == 2
+        second = asyncio.create_task(batcher.submit(2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        third = asyncio.create_task(batcher.submit(3))
+        assert await asyncio.gather(second, third) == [4, 6]
+    assert store.batches == [[1], [2, 3]]
