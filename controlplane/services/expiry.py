@@ -18,8 +18,8 @@ from controlplane.services.families import (
     PLANE,
     Family,
     Move,
-    family_here,
-    family_stored,
+    caught_up,
+    families_called,
 )
 from controlplane.services.ports import (
     ABSENT,
@@ -261,42 +261,39 @@ class Expiry:
 
     async def _expire(self, view: NamespaceView, due: Iterable[str], store_ms: int) -> int:
         """Commit what silence does to these instances; return how many changed."""
-        moved = 0
         contested, orphans = _by_agent(view, due)
-        families = {agent_id: family_here(view, agent_id) for agent_id in contested}
         if orphans:
             for agent_id, names in (await self._find_orphans(view, orphans)).items():
                 contested[agent_id] = names | contested.get(agent_id, set())
-                families[agent_id] = await family_stored(
-                    self._ledger, view, agent_id, contested[agent_id]
-                )
-        for _ in range(MAX_ROUNDS):
-            done, contested = await self._round(view, contested, families, store_ms)
+        moved = 0
+        for attempt in range(MAX_ROUNDS):
+            families = await families_called(
+                self._ledger, self._read_model, view.name, contested, stored=attempt > 0
+            )
+            done, contested = await self._round(view.name, contested, families, store_ms)
             moved += done
             if not contested:
                 break
-            for agent_id, names in contested.items():
-                families[agent_id] = await family_stored(self._ledger, view, agent_id, names)
         return moved
 
     async def _round(
         self,
-        view: NamespaceView,
+        namespace: str,
         due: Mapping[str, set[str]],
-        families: Mapping[str, Family | None],
+        families: Mapping[str, Family],
         store_ms: int,
     ) -> tuple[int, dict[str, set[str]]]:
         """Try once; return how many instances changed, and what was contested."""
         planned: list[tuple[Move, Transaction]] = []
         for agent_id, names in due.items():
-            family = families[agent_id]
+            family = families.get(agent_id)  # None: left to the next sweep, or to others.
             move = self._plan(family, names, store_ms) if family is not None else None
             if move is None or move.is_empty:
                 continue
             steps = move.steps(self._settings, expired=True, store_ms=store_ms)
             event = _STATE_EVENTS[min(move.instances.values(), key=_severity)]
             audit = move.audit(_METHOD, event=event)
-            transaction = Transaction(namespace=view.name, steps=steps, audit=audit)
+            transaction = Transaction(namespace=namespace, steps=steps, audit=audit)
             planned.append((move, transaction))
         if not planned:
             return 0, {}
@@ -326,13 +323,18 @@ class Expiry:
         return Move(family=family, instances=moves, agent=agent)
 
     async def _find_orphans(self, view: NamespaceView, names: Sequence[str]) -> dict[str, set[str]]:
-        """Return agent_id -> instances that the copy in memory lacks; clear deadlines of nobody."""
+        """Hear of instances that the copy in memory lacks; clear the deadlines of nobody.
+
+        Returns agent_id -> instances that exist.
+        """
         records = await self._ledger.read(view.name, Collection.INSTANCES, names)
         found: dict[str, set[str]] = {}
+        newest = 0
         nobody: list[Transaction] = []
         for name, record in zip(names, records, strict=True):
             if record is not None:
                 found.setdefault(record.value.agent_id, set()).add(name)
+                newest = max(newest, record.revision)
                 continue
             steps = (
                 RequireExpired(name),
@@ -343,6 +345,7 @@ class Expiry:
             nobody.append(Transaction(namespace=view.name, steps=steps, audit=audit))
         if nobody:
             await self._ledger.commit_many(nobody)
+        await caught_up(self._read_model, view.name, newest)
         return found
 
 

@@ -1,7 +1,7 @@
 """Who is alive: brings instances and agents to life by beats, and takes leave of them.
 
-Beats are settled in memory (`beats`); only a change of state is a commit. What silence does is in
-`expiry`.
+Beats are settled in memory (`beats`); only a change of state is a commit. How instances leave is in
+`departures`, what silence does in `expiry`.
 """
 
 import asyncio
@@ -15,21 +15,23 @@ from controlplane.domain.agents import (
     Instance,
     InstanceState,
 )
-from controlplane.domain.errors import InstanceFenced, NotReady, StoreUnavailable
-from controlplane.domain.liveness import LivenessSettings, after_departure
+from controlplane.domain.errors import StoreUnavailable
+from controlplane.domain.liveness import LivenessSettings
 from controlplane.services.activation import ActivationCheck, RememberedRefusals
 from controlplane.services.beat_answers import fenced, refusal, standing
 from controlplane.services.beats import BeatIntake, BeatOutcome, Outcome, Unusual
+from controlplane.services.departures import Departures
 from controlplane.services.families import (
     PLANE,
     Family,
     Move,
+    caught_up,
+    commit_each,
+    families_stored,
     family_here,
-    family_stored,
 )
 from controlplane.services.ports import (
     Clock,
-    Collection,
     Committed,
     ConditionFailed,
     Ledger,
@@ -37,10 +39,6 @@ from controlplane.services.ports import (
     Transaction,
 )
 from controlplane.services.read_model import NamespaceView, ReadModel
-
-CATCH_UP_SECONDS: Final = 1.0
-"""How long a beat waits for this replica to hear of its registration; followers lag by
-milliseconds, so a longer wait means a registration that the store has lost."""
 
 STORE_SECONDS: Final = 3.0
 """How long a beat waits for its commit: well below any grant that a fleet uses."""
@@ -97,6 +95,7 @@ class Liveness:
         self._intake = intake
         self._activation = RememberedRefusals(activation, clock)
         self._settings = settings
+        self._departures = Departures(ledger, read_model, settings)
         self._ahead: dict[tuple[str, str], _Ahead] = {}
         self.deferred = 0
         """Changes left to the next beat because the store did not answer or others were faster."""
@@ -113,7 +112,8 @@ class Liveness:
         view = self._read_model.view(namespace)
         newest = max((u.beat.generation for u in unusual if _is_ahead(u, view)), default=0)
         if newest:
-            view = await self._catch_up(view, newest)
+            # Until this replica has seen the commit that registered this generation.
+            view = await caught_up(self._read_model, namespace, newest)
             late = [u.beat for u in unusual if _is_ahead(u, None)]
             settled = [u for u in unusual if not _is_ahead(u, None)]
             unusual = [*settled, *self._intake.accept(view, late)]
@@ -123,19 +123,11 @@ class Liveness:
         if work.revivals:
             outcomes = await self.revive(namespace, work.revivals)
             work.outcomes.extend(answer for answer in outcomes.values() if answer is not None)
-        for instance_id, generation in work.departures.items():
-            answer = await self._say_goodbye(namespace, instance_id, generation)
-            if answer is not None:
-                work.outcomes.append(answer)
+        if work.departures:
+            answers = await self._departures.say_goodbye(namespace, work.departures)
+            work.outcomes.extend(answers.values())
+            self.deferred += len(work.departures) - len(answers)
         return work.outcomes
-
-    async def _catch_up(self, view: NamespaceView, generation: int) -> NamespaceView:
-        """Wait until this replica has seen the commit that registered this generation."""
-        try:
-            async with asyncio.timeout(CATCH_UP_SECONDS):
-                return await self._read_model.at_least(view.name, generation)
-        except (TimeoutError, NotReady):
-            return self._read_model.view(view.name)
 
     def _sort(self, view: NamespaceView, one: Unusual, work: _Work) -> None:
         """Answer from memory, or note what has to be committed."""
@@ -173,17 +165,16 @@ class Liveness:
         outcomes: Outcomes = {}
         contested = dict(instances)
         view = self._read_model.view(namespace)
-        families = {agent_id: family_here(view, agent_id) for agent_id in contested}
+        families: Mapping[str, Family | None] = {
+            agent_id: family_here(view, agent_id) for agent_id in contested
+        }
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 for _ in range(MAX_ROUNDS):
                     contested = await self._revive_round(view, contested, families, outcomes)
                     if not contested:
                         return outcomes
-                    for agent_id, generations in contested.items():
-                        families[agent_id] = await family_stored(
-                            self._ledger, view, agent_id, generations
-                        )
+                    families = await families_stored(self._ledger, view, contested)
         except (StoreUnavailable, TimeoutError):
             pass
         self.deferred += sum(len(generations) for generations in contested.values())
@@ -209,7 +200,7 @@ class Liveness:
             planned.append((agent_id, generations, transaction, answers))
         if not planned:
             return {}
-        results = await self._ledger.commit_many([transaction for _, _, transaction, _ in planned])
+        results = await commit_each(self._ledger, [one for _, _, one, _ in planned])
         contested: dict[str, Mapping[str, int]] = {}
         for (agent_id, generations, _, answers), result in zip(planned, results, strict=True):
             match result:
@@ -267,19 +258,6 @@ class Liveness:
                 return replace(agent, status_reason=verdict.detail[:MAX_REASON_CHARACTERS])
         return agent.moved(AgentStatus.ACTIVE)
 
-    async def _say_goodbye(
-        self, namespace: str, instance_id: str, generation: int
-    ) -> BeatOutcome | None:
-        try:
-            async with asyncio.timeout(STORE_SECONDS):
-                await self.depart(namespace, instance_id, generation, method="Heartbeat")
-        except InstanceFenced as newer:
-            return BeatOutcome(instance_id, Outcome.FENCED, newer.message)
-        except (StoreUnavailable, TimeoutError):
-            self.deferred += 1
-            return None
-        return BeatOutcome(instance_id, Outcome.REMOVED)
-
     async def depart(
         self,
         namespace: str,
@@ -299,47 +277,18 @@ class Liveness:
         Raises:
             InstanceFenced: `generation` is not the current one.
             RequestIdReused: the request_id is known with other content.
+            NotReady: this replica has nothing loaded.
             StoreUnavailable: not known to be removed, or others changed the agent all the time.
         """
-        for _ in range(MAX_ROUNDS):
-            family = await self._family_of(namespace, instance_id)
-            if family is None:
-                known = request and await self._ledger.find_request(namespace, request)
-                return known is not None
-            instance = family.instances[instance_id]
-            if generation not in {0, instance.generation}:
-                raise InstanceFenced(
-                    instance_id, generation=generation, current=instance.generation
-                )
-            moves = {instance_id: None}
-            agent = after_departure(family.agent, family.states_after(moves))
-            move = Move(family=family, instances=moves, agent=agent)
-            audit = move.audit(method, event="instance.deregistered", actor=actor, reason=reason)
-            if request is not None:
-                audit = replace(audit, request_id=request.request_id)
-            transaction = Transaction(
-                namespace=namespace,
-                steps=move.steps(self._settings, expired=False),
-                audit=audit,
-                request=request,
-                answer=instance_id,
-            )
-            try:
-                await self._ledger.commit(transaction)
-            except ConditionFailed:
-                continue
-            return True
-        raise StoreUnavailable("too many callers change this agent at once")
-
-    async def _family_of(self, namespace: str, instance_id: str) -> Family | None:
-        """Return the family of an instance as the ledger has it; None without the instance."""
-        (record,) = await self._ledger.read(namespace, Collection.INSTANCES, (instance_id,))
-        if record is None:
-            return None
-        view = self._read_model.view(namespace)
-        agent_id = record.value.agent_id
-        family = await family_stored(self._ledger, view, agent_id, (instance_id,))
-        return family if family is not None and instance_id in family.instances else None
+        return await self._departures.depart(
+            namespace,
+            instance_id,
+            generation,
+            actor=actor,
+            method=method,
+            reason=reason,
+            request=request,
+        )
 
 
 def _is_ahead(one: Unusual, view: NamespaceView | None) -> bool:

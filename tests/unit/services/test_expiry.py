@@ -181,14 +181,58 @@ async def test_a_deadline_of_nobody_is_cleared(fleet):
     assert fleet.deadline_of("ghost") is None
 
 
-async def test_an_instance_this_replica_has_not_heard_of_expires_too(fleet):
+async def test_a_replica_that_lags_judges_nobody_it_has_not_heard_of(fleet, monkeypatch):
+    monkeypatch.setattr("controlplane.services.families.CATCH_UP_SECONDS", 0.001)
     lagging = fleet.add_replica("two")
     await lagging.follow()
     await alive(fleet, "a", "i")
-    for _ in range(30):
+    for _ in range(31):
         fleet.clock.shift(1)
         await lagging.expiry.sweep(NAMESPACE)
+    assert (await fleet.instance("i")).state is InstanceState.FRESH
+    await lagging.follow()
+    await lagging.expiry.sweep(NAMESPACE)
     assert (await fleet.instance("i")).state is InstanceState.SILENT
+
+
+async def test_a_sweep_waits_to_hear_of_an_instance_that_has_just_come_to_life(fleet):
+    await alive(fleet, "a", "i")
+    await watch(fleet, 29)
+    lagging = fleet.add_replica("two")
+    await lagging.follow()
+    newcomer = await fleet.join("a", "j")
+    await fleet.replica.beat(FakeBeat("j", newcomer))
+    fleet.clock.shift(1)
+    sweep = asyncio.create_task(lagging.expiry.sweep(NAMESPACE))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await lagging.follow()
+    assert (await sweep).moved == 1
+    assert (await fleet.instance("i")).state is InstanceState.SILENT
+    assert (await fleet.agent("a")).status is AgentStatus.ACTIVE
+    assert "agent.degraded" not in await fleet.events()
+
+
+async def test_a_newcomer_between_the_look_and_the_write_saves_the_agent(fleet):
+    await alive(fleet, "a", "i")
+    await watch(fleet, 29)
+    fleet.clock.shift(1)
+    lagging = fleet.add_replica("two")
+    await lagging.follow()
+    commit_many = lagging.ledger.commit_many
+    arrivals = []
+
+    async def arrive_first(transactions):
+        if not arrivals:
+            arrivals.append(await fleet.join("a", "j"))
+            await fleet.replica.beat(FakeBeat("j", arrivals[0]))
+            await lagging.follow()
+        return await commit_many(transactions)
+
+    lagging.ledger.commit_many = arrive_first
+    assert (await lagging.expiry.sweep(NAMESPACE)).moved == 1
+    assert (await fleet.agent("a")).status is AgentStatus.ACTIVE
+    assert "agent.degraded" not in await fleet.events()
 
 
 async def fleet_of(fleet: Fleet, count: int, zone: str = "") -> list[FakeBeat]:

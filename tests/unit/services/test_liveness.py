@@ -140,7 +140,7 @@ async def test_a_beat_waits_for_the_registration_this_replica_has_not_heard_of(f
 
 
 async def test_a_generation_the_store_has_lost_must_register_again(fleet, monkeypatch):
-    monkeypatch.setattr("controlplane.services.liveness.CATCH_UP_SECONDS", 0.01)
+    monkeypatch.setattr("controlplane.services.families.CATCH_UP_SECONDS", 0.01)
     await fleet.register("a", "i")
     assert outcomes(await fleet.replica.beat(FakeBeat("i", 10**6))) == {"i": "UNKNOWN"}
 
@@ -285,3 +285,82 @@ async def test_a_goodbye_the_store_did_not_take_is_not_confirmed(fleet):
     faulty[0].fail_next(StoreUnavailable(), times=10)
     assert await replica.beat(FakeBeat("i", generation, goodbye=True)) == []
     assert await fleet.instance("i") is not None
+
+
+async def test_a_thousand_goodbyes_take_two_round_trips_and_one_commit_per_agent(fleet):
+    beats = []
+    for number in range(100):
+        names = [f"i{number}-{n}" for n in range(10)]
+        generations = await fleet.register(f"a{number}", *names)
+        beats += [FakeBeat(name, generation) for name, generation in generations.items()]
+    await fleet.replica.beat(*beats)
+    ledger, calls = fleet.replica.ledger, []
+    for name in ("read", "commit", "commit_many"):
+        _count_calls(ledger, name, calls)
+    before = fleet.revision
+    goodbyes = [FakeBeat(beat.instance_id, beat.generation, goodbye=True) for beat in beats]
+    answers = await fleet.replica.beat(*goodbyes)
+    assert set(outcomes(answers).values()) == {"REMOVED"}
+    assert len(answers) == 1000
+    assert calls == ["read", "commit_many"]
+    assert fleet.revision == before + 100
+    assert fleet.replica.view.instances == {}
+    assert (await fleet.events())[-100:] == ["agent.deactivated"] * 100
+
+
+def _count_calls(ledger, name, calls):
+    method = getattr(ledger, name)
+
+    async def counted(*args):
+        calls.append(name)
+        return await method(*args)
+
+    setattr(ledger, name, counted)
+
+
+async def test_goodbyes_of_one_message_are_answered_each_for_itself(fleet):
+    generations = await fleet.register("a", "i", "j", "k")
+    await fleet.replica.beat(*(FakeBeat(n, g) for n, g in generations.items()))
+    newer = await fleet.join("a", "j")
+    answers = await fleet.replica.beat(
+        FakeBeat("i", generations["i"], goodbye=True),
+        FakeBeat("j", generations["j"], goodbye=True),
+        FakeBeat("ghost", 1, goodbye=True),
+        FakeBeat("k", generations["k"]),
+    )
+    assert outcomes(answers) == {"i": "REMOVED", "j": "FENCED", "ghost": "REMOVED"}
+    assert (await fleet.instance("j")).generation == newer
+    assert (await fleet.agent("a")).status is AgentStatus.ACTIVE
+
+
+async def test_a_goodbye_waits_to_hear_of_an_instance_that_has_just_come_to_life(fleet):
+    generation = (await fleet.register("a", "i"))["i"]
+    await fleet.replica.beat(FakeBeat("i", generation))
+    lagging = fleet.add_replica("two")
+    await lagging.follow()
+    newcomer = await fleet.join("a", "j")
+    await fleet.replica.beat(FakeBeat("j", newcomer))
+    farewell = FakeBeat("i", generation, goodbye=True)
+    unusual = lagging.intake.accept(lagging.view, [farewell])
+    answer = asyncio.create_task(lagging.liveness.settle(NAMESPACE, unusual))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await lagging.follow()
+    assert outcomes(await answer) == {"i": "REMOVED"}
+    assert (await fleet.agent("a")).status is AgentStatus.ACTIVE
+    assert "agent.deactivated" not in await fleet.events()
+
+
+async def test_a_replica_that_lags_leaves_a_goodbye_to_be_said_again(fleet, monkeypatch):
+    monkeypatch.setattr("controlplane.services.families.CATCH_UP_SECONDS", 0.001)
+    generation = (await fleet.register("a", "i"))["i"]
+    await fleet.replica.beat(FakeBeat("i", generation))
+    lagging = fleet.add_replica("two")
+    await lagging.follow()
+    newcomer = await fleet.join("a", "j")
+    await fleet.replica.beat(FakeBeat("j", newcomer))
+    farewell = FakeBeat("i", generation, goodbye=True)
+    unusual = lagging.intake.accept(lagging.view, [farewell])
+    assert await lagging.liveness.settle(NAMESPACE, unusual) == []
+    assert await fleet.instance("i") is not None
+    assert outcomes(await fleet.replica.beat(farewell)) == {"i": "REMOVED"}
