@@ -4,11 +4,15 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"  # where the command line looks by itself
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -169,16 +173,24 @@ def _announce(settings: Any, serving: Any, *, is_worker: bool) -> None:
         print(json.dumps(line), flush=True)  # noqa: T201 - standard output is the interface
         return
     where = f", data in {settings.data_dir}" if settings.uses_embedded_store else ""
+    command, at = _command(), "" if serving.listen == DEFAULT_ADDRESS else f" -a {serving.listen}"
     print(  # noqa: T201
         f"""Fleetplane {__version__} serves gRPC on {serving.listen}
   store   {serving.store} ({serving.server}{where})
   access  no authentication: every caller on this machine is the local admin
   look    grpcurl -plaintext {serving.listen} list
-          fleetplane agents list --address {serving.listen}
-          fleetplane demo --agents 50 --address {serving.listen}
+          {command} agents list{at}
+          {command} demo --agents 50{at}
 Stop with Ctrl-C.""",
         flush=True,
     )
+
+
+def _command() -> str:
+    """Return how this installation's command is called from here."""
+    if shutil.which("fleetplane"):
+        return "fleetplane"
+    return os.path.relpath(Path(sys.executable).parent / "fleetplane")
 
 
 async def _supervise(settings: Any) -> int:
