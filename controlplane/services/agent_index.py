@@ -1,42 +1,37 @@
 """The index of the read model: which agents match, without looking at the others.
 
 For every value that can be asked for there is a set of agent ids; a query intersects its sets,
-smallest first, so it costs what its rarest condition holds and not what the fleet holds. Order by
-agent_id comes from one sorted list of all ids that is brought up to date when it is needed.
+smallest first, so it costs what its rarest condition holds and not what the fleet holds. The result
+is kept and follows the agents that change, so asking again costs what changed since. What active
+agents say about themselves is indexed by its words.
 """
 
-from bisect import bisect_right, insort
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import islice
 
 from controlplane.domain.agents import Agent, AgentStatus
-from controlplane.domain.selection import (
-    ANY_STATUS,
-    AgentFilter,
-    RejectionReason,
-    VersionRange,
-)
+from controlplane.domain.selection import ANY_STATUS, AgentFilter, VersionRange
+from controlplane.domain.text_ranking import Corpus
+from controlplane.services.agent_matches import Matches
 from controlplane.services.change_journal import ChangeJournal
+from controlplane.services.id_order import IdOrder
 
 _Term = tuple[str, str] | tuple[str, str, str]
 """A kind and a value; tags have a key between them."""
 
 _KEPT_ANSWERS = 256
-"""Query results kept until the next change of an agent: callers repeat a few queries."""
+"""Query results kept: callers repeat a few queries."""
 
-_MOST_KEPT_IDS = 200_000
-"""Ids kept over all results (8 bytes each, and as much again for the hash table): a few MiB."""
+_KEPT_IDS = 200_000
+"""Ids kept over all results in a small fleet, at 30-60 bytes each: 10 MiB."""
 
-_FEW_NEWCOMERS = 64
-"""Up to this many new ids are inserted into the sorted list one by one; more are sorted in."""
+_KEPT_IDS_PER_AGENT = 4
+"""The same in a large one, per agent: so many results may hold nearly everybody."""
 
-DENSE = 16
-"""A set that holds at least one in so many agents is put in order by walking the sorted list of
-all; a rarer one is sorted by itself."""
-
-NearMiss = tuple[str, RejectionReason, str]
-"""agent_id, the first condition that it fails, and that in words."""
+_FOLLOWED_CHANGES = 512
+"""Changes that a kept result is brought through, at 1.5 us each; behind by more it is made anew."""
 
 _NONE: frozenset[str] = frozenset()
 
@@ -51,9 +46,11 @@ class AgentIndex:
         """Which agents changed lately; told by the owner of the index, who knows of instances."""
         self._agents: dict[str, Agent] = {}
         self._postings: dict[_Term, set[str]] = {}
-        self._order: list[str] = []
-        self._newcomers: set[str] = set()
-        self._leavers: set[str] = set()
+        self.texts = Corpus()
+        """The descriptions, capabilities and tools of the ACTIVE agents, under their ids."""
+        self._everybody = IdOrder()
+        self._changed: deque[str] = deque(maxlen=_FOLLOWED_CHANGES)
+        """Who was added or removed; the last one made `version` what it is."""
         self._answers: OrderedDict[tuple[object, ...], Matches] = OrderedDict()
         self._kept_ids = 0
 
@@ -69,7 +66,7 @@ class AgentIndex:
         agent_id = agent.agent_id
         if agent_id in self._agents:
             self.remove(agent)
-        self._forget_answers()
+        self._note(agent_id)
         self._agents[agent_id] = agent
         postings = self._postings
         for term in _terms(agent):
@@ -78,10 +75,9 @@ class AgentIndex:
                 postings[term] = {agent_id}
             else:
                 ids.add(agent_id)
-        if agent_id in self._leavers:
-            self._leavers.discard(agent_id)
-        else:
-            self._newcomers.add(agent_id)
+        self._everybody.add(agent_id)
+        if agent.status is AgentStatus.ACTIVE:
+            self.texts.add(agent_id, _texts(agent))
 
     def remove(self, agent: Agent) -> None:
         """Forget an agent as it was added; forgetting an unknown one does nothing."""
@@ -89,99 +85,114 @@ class AgentIndex:
         known = self._agents.pop(agent_id, None)
         if known is None:
             return
-        self._forget_answers()
+        self._note(agent_id)
         for term in _terms(known):
             ids = self._postings.get(term)
             if ids is not None:
                 ids.discard(agent_id)
                 if not ids:
                     del self._postings[term]
-        if agent_id in self._newcomers:
-            self._newcomers.discard(agent_id)
-        else:
-            self._leavers.add(agent_id)
+        self._everybody.remove(agent_id)
+        if known.status is AgentStatus.ACTIVE:
+            self.texts.remove(agent_id, _texts(known))
 
     def ids(self) -> Sequence[str]:
         """Return all agent ids in order. Not to be changed, and only good until the next change."""
-        if self._leavers:
-            leavers = self._leavers
-            self._order = [agent_id for agent_id in self._order if agent_id not in leavers]
-            self._leavers = set()
-        if self._newcomers:
-            if len(self._newcomers) <= _FEW_NEWCOMERS:
-                for agent_id in self._newcomers:
-                    insort(self._order, agent_id)
-            else:
-                self._order.extend(self._newcomers)
-                self._order.sort()
-            self._newcomers = set()
-        return self._order
+        return self._everybody.ids()
 
-    def candidates(self, wanted: AgentFilter) -> "Matches":
-        """Return the agents that match a valid filter; the same object until something changes."""
+    def candidates(self, wanted: AgentFilter) -> Matches:
+        """Return the agents that match a valid filter; only good until the next change."""
         key = wanted.key
-        known = self._answers.get(key)
-        if known is not None:
-            self._answers.move_to_end(key)
-            return known
-        matches = Matches(self, self._select(wanted))
-        self._answers[key] = matches
-        self._kept_ids += len(matches)
-        while len(self._answers) > _KEPT_ANSWERS or (
-            self._kept_ids > _MOST_KEPT_IDS and len(self._answers) > 1
-        ):
-            _, dropped = self._answers.popitem(last=False)
-            self._kept_ids -= len(dropped)
+        matches = self._answers.get(key)
+        if matches is not None:
+            self._kept_ids -= matches.kept
+            if not self._brought_up_to_date(matches, wanted):
+                matches = None
+        if matches is None:
+            own = None
+            ids = self._live(wanted)
+            if ids is None:
+                ids = own = self._select(wanted)
+            matches = Matches(self._everybody, self.version, ids, own)
+            self._answers[key] = matches
+        self._answers.move_to_end(key)
+        self._kept_ids += matches.kept
+        self._drop_oldest_answers()
         return matches
 
-    def rarest(self, wanted: AgentFilter, count: int) -> list[AbstractSet[str]]:
+    def rarest(self, wanted: AgentFilter, count: int) -> Sequence[AbstractSet[str]]:
         """Return the agents of the `count` rarest conditions of a filter, the rarest first.
 
         Version ranges, and several statuses, are alternatives and not among the conditions. Not to
         be changed, and only good until the next change.
         """
-        sets = [self._postings.get(term, _NONE) for term in _wanted_terms(wanted)]
-        sets.sort(key=len)
-        return list(sets[:count])
+        return self._sets(wanted)[:count]
 
-    def _forget_answers(self) -> None:
+    def _note(self, agent_id: str) -> None:
         self.version += 1
-        if self._answers:
-            self._answers.clear()
-            self._kept_ids = 0
+        self._changed.append(agent_id)
 
-    def _select(self, wanted: AgentFilter) -> AbstractSet[str]:
-        sets = [self._postings.get(term, _NONE) for term in _wanted_terms(wanted)]
-        sets.sort(key=len)
-        some_statuses = len(wanted.statuses) > 1 and wanted.statuses != ANY_STATUS
-        found: AbstractSet[str]
+    def _brought_up_to_date(self, matches: Matches, wanted: AgentFilter) -> bool:
+        """Let a kept result follow what changed; False if that is too much or forgotten."""
+        behind = self.version - matches.version
+        if not behind:
+            return True
+        if behind > len(self._changed):
+            return False
+        judged = []
+        for agent_id in set(islice(reversed(self._changed), behind)):
+            agent = self._agents.get(agent_id)
+            judged.append((agent_id, agent is not None and wanted.matches(agent)))
+        matches.follow(self.version, judged, self._live(wanted))
+        return True
+
+    def _drop_oldest_answers(self) -> None:
+        limit = max(_KEPT_IDS, _KEPT_IDS_PER_AGENT * len(self._agents))
+        answers = self._answers
+        while len(answers) > _KEPT_ANSWERS or (self._kept_ids > limit and len(answers) > 1):
+            _, dropped = answers.popitem(last=False)
+            self._kept_ids -= dropped.kept
+
+    def _live(self, wanted: AgentFilter) -> AbstractSet[str] | None:
+        """Return the set of a filter with at most one condition, as it is kept here anyway."""
+        if wanted.version_range or _has_some_statuses(wanted):
+            return None
+        terms = list(islice(_wanted_terms(wanted), 2))
+        if len(terms) > 1:
+            return None
+        return self._postings.get(terms[0], _NONE) if terms else self._agents.keys()
+
+    def _select(self, wanted: AgentFilter) -> set[str]:
+        """Return a new set of the agents that match a filter."""
+        sets = self._sets(wanted)
+        some_statuses = _has_some_statuses(wanted)
         if sets:
-            found = sets[0]
-            for ids in sets[1:]:
-                if not found:
-                    return _NONE
-                found = found & ids
+            found = sets[0].intersection(*sets[1:])
             if some_statuses:
                 found = self._in_statuses(found, wanted.statuses)
         elif some_statuses:
             found = self._of_statuses(wanted.statuses)
         else:
-            found = self._agents.keys()
-        if wanted.version_range and found:
+            found = set(self._agents)
+        if wanted.version_range:
             found = self._in_range(found, VersionRange.parse(wanted.version_range))
         return found
 
-    def _in_statuses(
-        self, found: AbstractSet[str], statuses: frozenset[AgentStatus]
-    ) -> AbstractSet[str]:
+    def _sets(self, wanted: AgentFilter) -> list[set[str]]:
+        """Return the agents of each condition of a filter, the rarest first."""
+        sets = [self._postings.get(term) or set() for term in _wanted_terms(wanted)]
+        sets.sort(key=len)
+        return sets
+
+    def _in_statuses(self, found: set[str], statuses: frozenset[AgentStatus]) -> set[str]:
         agents = self._agents
         return {agent_id for agent_id in found if agents[agent_id].status in statuses}
 
-    def _of_statuses(self, statuses: frozenset[AgentStatus]) -> AbstractSet[str]:
+    def _of_statuses(self, statuses: frozenset[AgentStatus]) -> set[str]:
         sets = (self._postings.get(("status", status), _NONE) for status in statuses)
-        return frozenset().union(*sets)
+        return set().union(*sets)
 
-    def _in_range(self, found: AbstractSet[str], versions: VersionRange) -> AbstractSet[str]:
+    def _in_range(self, found: set[str], versions: VersionRange) -> set[str]:
         verdicts: dict[str, bool] = {}
         chosen: set[str] = set()
         for agent_id in found:
@@ -192,52 +203,6 @@ class AgentIndex:
             if verdict:
                 chosen.add(agent_id)
         return chosen
-
-
-class Matches:
-    """The agents that matched a filter. Good until the next change of the index."""
-
-    __slots__ = ("_index", "_order", "ids", "near")
-
-    def __init__(self, index: AgentIndex, ids: AbstractSet[str]) -> None:
-        self.ids = ids
-        """The ids, in no order."""
-        self.near: tuple[int, list[NearMiss]] | None = None
-        """What `near_misses` found for how many; as short-lived as the rest."""
-        self._index = index
-        self._order: Sequence[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def page(self, after_id: str, size: int) -> list[str]:
-        """Return at most `size` ids behind `after_id` ("" for the first), in order."""
-        order = self._order
-        if order is None and len(self.ids) * DENSE < len(self._index):
-            order = self._order = sorted(self.ids)
-        if order is not None:
-            start = bisect_right(order, after_id)
-            return list(order[start : start + size])
-        return _walk(self._index.ids(), self.ids, after_id, size)
-
-    def share(self, number: int, of: int) -> list[str]:
-        """Return the share `number` (0 ... `of` - 1) of the ids: about every `of`-th, in order.
-
-        The shares together are all ids, each once; none is chosen by when its agents came.
-        """
-        order = self._index.ids() if self._order is None else self._order
-        return [agent_id for agent_id in order[number::of] if agent_id in self.ids]
-
-
-def _walk(order: Sequence[str], ids: AbstractSet[str], after_id: str, size: int) -> list[str]:
-    page: list[str] = []
-    for position in range(bisect_right(order, after_id), len(order)):
-        agent_id = order[position]
-        if agent_id in ids:
-            page.append(agent_id)
-            if len(page) == size:
-                break
-    return page
 
 
 def _terms(agent: Agent) -> Iterator[_Term]:
@@ -255,6 +220,17 @@ def _terms(agent: Agent) -> Iterator[_Term]:
         yield "model", spec.model
     for tool in spec.tools:
         yield "tool", tool
+
+
+def _texts(agent: Agent) -> tuple[str, ...]:
+    """Return what an agent says about itself, as far as a task is compared with it."""
+    spec = agent.spec
+    return spec.description, *spec.capabilities, *spec.tools
+
+
+def _has_some_statuses(wanted: AgentFilter) -> bool:
+    """Whether a filter names alternatives of status, and not all there are."""
+    return len(wanted.statuses) > 1 and wanted.statuses != ANY_STATUS
 
 
 def _wanted_terms(wanted: AgentFilter) -> Iterable[_Term]:

@@ -1,9 +1,11 @@
 """Finding agents: lists, discovery by what they can do, and the best one for a job.
 
-Everything is answered from the read model. Nothing here awaits but the wait for a revision that the
-caller asks for, so an answer reflects one moment, and many calls cost no store round trip.
+Everything is answered from the read model, without a store round trip, and reflects one moment: the
+only awaits are the wait for a revision that the caller asks for, and a pause between two shares of
+a large fleet that has hardly anybody free.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -57,6 +59,9 @@ class BestAgentQuery:
     """Valid, and without statuses: only ACTIVE agents are candidates."""
     prefer_low_latency: bool = False
     task_description: str = ""
+    """In words. Without required capabilities the text match with an agent is its
+    `capability_match`; with them it decides between equal scores only. Only its 16 rarest words
+    count."""
     session_id: str = ""
     max_explained: int = DEFAULT_EXPLAINED
     """Runners-up, and rejected agents, to report: 0-100."""
@@ -98,7 +103,8 @@ class BestAgent:
     rejected: tuple[Rejected, ...]
     """Nearest misses first."""
     candidate_count: int
-    """How many agents qualified, the winner among them; of those ranked, at most 2,000."""
+    """How many of the ranked agents qualified, the winner among them. All that match are ranked if
+    they are at most 1,000; else a share of them."""
     position: Position
 
 
@@ -168,33 +174,24 @@ class Discovery:
         view = await self._view(query.namespace, query.min_revision)
         wanted = replace(query.filter, statuses=_ACTIVE)
         job = Job(wanted, query.prefer_low_latency, query.task_description)
-        ranked = self._rankings.ranked(view, job, query.session_id)
-        best = _best_of(ranked, query)
-        instance = _instance_of(view, best, query.session_id)
-        if best and instance is None:
-            # Loads moved on since the ranking was made, and the winner is full now.
-            ranked = self._rankings.ranked(view, job, query.session_id, anew=True)
+        step, anew = 0, False
+        while True:
+            ranked = self._rankings.ranked(view, job, query.session_id, step=step, anew=anew)
             best = _best_of(ranked, query)
             instance = _instance_of(view, best, query.session_id)
-        rejected = _rejected(view, wanted, ranked, query.max_explained)
-        if instance is None:
-            raise NoCandidate(
-                f"no active agent of namespace {view.name!r} qualifies",
-                [
-                    (one.agent_id, f"{one.name_version} {one.detail}")
-                    for one in rejected[:MISSES_IN_A_REFUSAL]
-                ],
-            )
-        first, *others = [score(one, ranked.ranking.speed_weight) for one in best]
-        return BestAgent(
-            entry=view.agents[first.agent_id],
-            instance=instance,
-            score=first,
-            runners_up=tuple(others),
-            rejected=rejected,
-            candidate_count=len(ranked.ranking),
-            position=view.position,
-        )
+            if instance is not None:
+                return _answer(view, wanted, ranked, best, instance, query)
+            if best and not anew:
+                # Loads moved on since the ranking was made, and the winner is full now.
+                anew = True
+                continue
+            if ranked.last:
+                raise _refusal(view, _rejected(view, wanted, ranked, query.max_explained))
+            # Others have their turn between two shares: in a large fleet at its limit there are
+            # many, and the answer must be of one moment, so it is read anew.
+            await asyncio.sleep(0)
+            view = self._read_model.view(query.namespace)
+            step, anew = step + 1, False
 
     async def _view(self, namespace: str, min_revision: int) -> NamespaceView:
         if min_revision:
@@ -215,6 +212,36 @@ def _instance_of(
     entry = view.agents[best[0].agent.agent_id]
     slots = entry.agent.spec.max_concurrency
     return least_loaded(entry.fresh_instances(), slots, session_id)
+
+
+def _answer(
+    view: NamespaceView,
+    wanted: AgentFilter,
+    ranked: Ranked,
+    best: Sequence[Candidate],
+    instance: LiveInstance,
+    query: BestAgentQuery,
+) -> BestAgent:
+    first, *others = [score(one, ranked.ranking.speed_weight) for one in best]
+    return BestAgent(
+        entry=view.agents[first.agent_id],
+        instance=instance,
+        score=first,
+        runners_up=tuple(others),
+        rejected=_rejected(view, wanted, ranked, query.max_explained),
+        candidate_count=len(ranked.ranking),
+        position=view.position,
+    )
+
+
+def _refusal(view: NamespaceView, rejected: Sequence[Rejected]) -> NoCandidate:
+    return NoCandidate(
+        f"no active agent of namespace {view.name!r} qualifies",
+        [
+            (one.agent_id, f"{one.name_version} {one.detail}")
+            for one in rejected[:MISSES_IN_A_REFUSAL]
+        ],
+    )
 
 
 def _rejected(

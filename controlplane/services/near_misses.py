@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from controlplane.domain.selection import AgentFilter, RejectionReason
-from controlplane.services.agent_index import DENSE, AgentIndex, NearMiss
+from controlplane.services.agent_index import AgentIndex
+from controlplane.services.agent_matches import DENSE, NearMiss
 
 _LOOKED_AT = 4
 """Agents judged per miss that is wanted, so that the nearest of them can be chosen."""

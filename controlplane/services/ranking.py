@@ -5,7 +5,7 @@ orchestrator asks for every task; what was made for a query is kept until either
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
 from controlplane.domain.agents import Agent
@@ -19,20 +19,18 @@ from controlplane.domain.routing import (
     session_hash,
 )
 from controlplane.domain.selection import AgentFilter, RejectionReason
-from controlplane.domain.text_ranking import Document, relative, relevance
-from controlplane.services.read_model import AgentEntry, NamespaceView
+from controlplane.domain.text_ranking import relative
+from controlplane.services.read_model import NamespaceView
 
-MAX_RANKED = 2000
-"""Agents ranked for one answer: 20 ms of work. Who is best of so many is as good as the best."""
+MAX_RANKED = 1000
+"""Agents ranked at once: 3 ms of work, during which nobody else is served. Who is best of so many
+is as good as the best."""
 
 _KEPT_RANKINGS = 256
 """Rankings kept until a load or an agent changes: callers repeat a few queries."""
 
 _MOST_KEPT_AGENTS = 100_000
 """Agents kept over all rankings; some 400 bytes each."""
-
-_MOST_KEPT_DOCUMENTS = 100_000
-"""Agents whose words are kept; about 1 KiB each, and only of those a task was compared with."""
 
 _Version = tuple[int, int, int]
 
@@ -55,16 +53,30 @@ class Rejected(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """The agents that satisfy the conditions of a job."""
+    """The agents that satisfy the conditions of a job, or a share of them."""
 
     ranking: Ranking
     busy: tuple[Rejected, ...]
     """Those that cannot take a task now: no free slot, or nothing but stalled instances."""
+    last: bool
+    """Whether no further step has agents that were not ranked yet."""
 
     @property
     def size(self) -> int:
         """How many agents it keeps in memory."""
         return len(self.ranking) + len(self.busy)
+
+
+class _Share(NamedTuple):
+    """Which of the matching agents are ranked."""
+
+    number: int
+    of: int
+    best_texts: bool
+    """Whether those with the best text match are ranked too, wherever they belong."""
+
+
+_ALL = _Share(0, 1, best_texts=False)
 
 
 class Rankings:
@@ -73,84 +85,64 @@ class Rankings:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], tuple[_Version, Ranked]] = OrderedDict()
         self._agents = 0
-        self._texts = _Texts()
 
     def ranked(
-        self, view: NamespaceView, job: Job, session_id: str, *, anew: bool = False
+        self, view: NamespaceView, job: Job, session_id: str, *, step: int = 0, anew: bool = False
     ) -> Ranked:
         """Return the ranking for a job with a valid filter, for a session.
 
         It is the one made since an agent or, to the accuracy of `load_version`, a load changed,
-        unless it is to be made `anew`. If more than 2,000 agents match, those with the best text
-        match are ranked or, without a task description, the share of them that belongs to the
-        session (and the next share, if that has nobody who can take a task).
+        unless it is to be made `anew`. If more than 1,000 agents match, a share of them is ranked,
+        the one that belongs to the session; each further `step` ranks the next share, for when the
+        one before has nobody who can take a task. With a task description a share is half as
+        large, and in step 0 the 500 agents with the best text match are ranked with it.
+
+        The text match is BM25 among all ACTIVE agents of the namespace, whether or not they match
+        the filter: a word counts by how rare it is in the fleet. See `Search` for its bounds.
         """
-        matches = view.index.candidates(job.wanted)
-        if job.task_description or len(matches) <= MAX_RANKED:
-            return self._remembered(view, job, (0, 1), anew=anew)
-        shares = -(-len(matches) // MAX_RANKED)
+        matching = len(view.index.candidates(job.wanted))
+        if matching <= MAX_RANKED:
+            return self._remembered(view, job, _ALL, last=True, anew=anew)
+        shares = -(-matching // _share_size(job))
         first = int.from_bytes(session_hash(session_id, "")) % shares
-        ranked = self._remembered(view, job, (first, shares), anew=anew)
-        for step in range(1, shares):
-            if len(ranked.ranking):
-                break
-            ranked = self._remembered(view, job, ((first + step) % shares, shares), anew=anew)
-        return ranked
+        best_texts = bool(job.task_description) and step == 0
+        share = _Share((first + step) % shares, shares, best_texts)
+        return self._remembered(view, job, share, last=step + 1 >= shares, anew=anew)
 
     def _remembered(
-        self, view: NamespaceView, job: Job, share: tuple[int, int], *, anew: bool
+        self, view: NamespaceView, job: Job, share: _Share, *, last: bool, anew: bool
     ) -> Ranked:
-        key = (view.name, job.wanted.key, job.prefer_low_latency, job.task_description, share)
+        key = (view.name, job.wanted.key, job.prefer_low_latency, job.task_description, share, last)
         version = _version_of(view)
         known = self._kept.get(key)
         if known is not None and known[0] == version and not anew:
             self._kept.move_to_end(key)
             return known[1]
-        ranked = self._rank(view, job, share)
+        ranked = self._rank(view, job, share, last=last)
         self._keep(key, version, ranked)
         return ranked
 
-    def _rank(self, view: NamespaceView, job: Job, share: tuple[int, int]) -> Ranked:
+    def _rank(self, view: NamespaceView, job: Job, share: _Share, *, last: bool) -> Ranked:
         able: list[tuple[Agent, Fitness]] = []
         busy: list[Rejected] = []
-        texts: list[float] = []
-        for entry, text in self._entrants(view, job, share):
+        for agent_id in _entrants(view, job, share):
+            entry = view.agents[agent_id]
             agent = entry.agent
             state = fitness(agent, entry.fresh_instances())
             if isinstance(state, Fitness):
                 able.append((agent, state))
-                texts.append(text)
             else:
-                busy.append(Rejected(agent.agent_id, agent.spec.name_version, *state))
+                busy.append(Rejected(agent_id, agent.spec.name_version, *state))
         busy.sort()
         by_text = bool(job.task_description) and not job.wanted.capabilities
         ranking = Ranking(
             [
                 Candidate(agent, state, text if by_text else 1.0, text)
-                for (agent, state), text in zip(able, relative(texts), strict=True)
+                for (agent, state), text in zip(able, _texts(view, job, able), strict=True)
             ],
             LOW_LATENCY_SPEED_WEIGHT if job.prefer_low_latency else SPEED_WEIGHT,
         )
-        return Ranked(ranking, tuple(busy))
-
-    def _entrants(
-        self, view: NamespaceView, job: Job, share: tuple[int, int]
-    ) -> list[tuple[AgentEntry, float]]:
-        """Return the agents to rank, each with its text match."""
-        matches = view.index.candidates(job.wanted)
-        number, shares = share
-        ids = matches.share(number, shares) if shares > 1 else list(matches.ids)
-        entries = [view.agents[agent_id] for agent_id in ids]
-        if not job.task_description:
-            return [(entry, 0.0) for entry in entries]
-        agents = [entry.agent for entry in entries]
-        scored = list(
-            zip(entries, self._texts.match(view.name, job.task_description, agents), strict=True)
-        )
-        if len(scored) > MAX_RANKED:
-            scored.sort(key=lambda row: (-row[1], row[0].agent.agent_id))
-            del scored[MAX_RANKED:]
-        return scored
+        return Ranked(ranking, tuple(busy), last)
 
     def _keep(self, key: tuple[object, ...], version: _Version, ranked: Ranked) -> None:
         replaced = self._kept.pop(key, None)
@@ -173,24 +165,26 @@ def _version_of(view: NamespaceView) -> _Version:
     return view.load_version, view.agents_revision, view.index.version
 
 
-class _Texts:
-    """What agents say about themselves, as words; made when a task is first compared with them."""
+def _share_size(job: Job) -> int:
+    """Return how many agents a share has at most, but for the best text matches."""
+    return max(MAX_RANKED // 2, 1) if job.task_description else MAX_RANKED
 
-    def __init__(self) -> None:
-        self._documents: dict[tuple[str, str], tuple[Agent, Document]] = {}
 
-    def match(self, namespace: str, task: str, agents: Sequence[Agent]) -> list[float]:
-        """Return the text match of each agent with a task; see `relevance`."""
-        return relevance(task, [self._document(namespace, agent) for agent in agents])
+def _entrants(view: NamespaceView, job: Job, share: _Share) -> Collection[str]:
+    """Return the ids of the agents to rank, each once."""
+    matches = view.index.candidates(job.wanted)
+    if share.of == 1:
+        return matches.ids
+    ids = matches.share(share.number, share.of)
+    if not share.best_texts:
+        return ids
+    best = view.index.texts.search(job.task_description).best(_share_size(job), matches.ids)
+    return dict.fromkeys((*best, *ids))
 
-    def _document(self, namespace: str, agent: Agent) -> Document:
-        key = namespace, agent.agent_id
-        known = self._documents.get(key)
-        if known is not None and known[0] is agent:
-            return known[1]
-        spec = agent.spec
-        document = Document.of((spec.description, *spec.capabilities, *spec.tools))
-        if len(self._documents) >= _MOST_KEPT_DOCUMENTS:
-            self._documents.clear()
-        self._documents[key] = agent, document
-        return document
+
+def _texts(view: NamespaceView, job: Job, able: list[tuple[Agent, Fitness]]) -> list[float]:
+    """Return the text match of each agent relative to the best of them; 0 without a text."""
+    if not job.task_description:
+        return [0.0] * len(able)
+    search = view.index.texts.search(job.task_description)
+    return relative(search.scores([agent.agent_id for agent, _ in able]))

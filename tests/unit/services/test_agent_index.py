@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from controlplane.domain.agents import AgentStatus
 from controlplane.domain.selection import AgentFilter
+from controlplane.services import agent_matches
 from controlplane.services.agent_index import AgentIndex
 from controlplane.services.change_journal import ChangeJournal
 from tests.fakes.registered import an_agent
@@ -110,15 +111,92 @@ def test_removing_an_unknown_agent_does_nothing():
     assert len(index) == 1
 
 
-def test_a_result_is_kept_until_something_changes():
-    index = index_of(an_agent("agt-1"))
-    wanted = AgentFilter(capabilities=("x",))
+@given(
+    steps=st.lists(st.tuples(AGENTS, st.integers(0, 40), st.integers(1, 4)), max_size=4),
+    wanted=FILTERS,
+    dense=st.sampled_from((1, 16)),
+)
+def test_a_result_follows_every_change(steps, wanted, dense):
+    index = AgentIndex()
+    with pytest.MonkeyPatch.context() as patch:
+        # As if there were many others: results are few among them, and kept in order.
+        patch.setattr(agent_matches, "DENSE", 0 if dense == 1 else 16)
+        for written, gone, size in steps:
+            for agent in written:
+                index.add(agent)
+            leaver = index.get(f"agt-{gone:03}")
+            if leaver is not None:
+                index.remove(leaver)
+            held = [index.get(agent_id) for agent_id in index.ids()]
+            expected = [agent.agent_id for agent in held if wanted.matches(agent)]
+
+            assert all_pages(index, wanted, size) == expected
+            assert set(index.candidates(wanted).ids) == set(expected)
+
+
+def test_a_result_is_kept_while_few_agents_change():
+    index = index_of(*(an_agent(f"agt-{n:04}", capabilities=("x", "y")) for n in range(2000)))
+    wanted = AgentFilter(capabilities=("x", "y"))
     first = index.candidates(wanted)
 
-    assert index.candidates(AgentFilter(capabilities=("x",))) is first
+    index.add(an_agent("agt-0001"))
+    index.remove(index.get("agt-0002"))
 
-    index.add(an_agent("agt-2"))
-    assert index.candidates(wanted) is not first
+    assert index.candidates(wanted) is first
+    assert first.page("", 2) == ["agt-0000", "agt-0003"]
+    assert len(first) == 1998
+
+    for number in range(3, 1000):
+        index.add(an_agent(f"agt-{number:04}"))
+
+    again = index.candidates(wanted)
+    assert again is not first
+    assert again.page("", 2) == ["agt-0000", "agt-1000"]
+
+
+def test_results_that_hold_nearly_everybody_are_bounded():
+    index = index_of(
+        *(
+            an_agent(f"agt-{n:05}", capabilities=tuple(f"c{i}" for i in range(20)))
+            for n in range(11_000)
+        )
+    )
+
+    for number in range(1, 20):
+        index.candidates(AgentFilter(capabilities=("c0", f"c{number}")))
+
+    assert sum(matches.kept for matches in index._answers.values()) == index._kept_ids <= 200_000
+    assert len(index._answers) == 18
+
+
+def test_the_texts_are_those_of_active_agents():
+    index = index_of(
+        an_agent("agt-1", description="pays invoices"),
+        an_agent("agt-2", capabilities=("pay-invoices",), tools=("ledger",)),
+        an_agent("agt-3", description="pays invoices", status=AgentStatus.DEGRADED),
+    )
+    everybody = set(index.ids())
+
+    assert sorted(index.texts.search("invoices").best(9, everybody)) == ["agt-1", "agt-2"]
+    assert index.texts.search("ledger").best(9, everybody) == ["agt-2"]
+
+    index.add(an_agent("agt-1", description="pays invoices", status=AgentStatus.INACTIVE))
+    index.add(an_agent("agt-2", capabilities=("rest",)))
+
+    assert index.texts.search("invoices ledger").best(9, everybody) == []
+    assert index.texts.search("rest").best(9, everybody) == ["agt-2"]
+
+
+def test_a_share_is_the_same_whether_or_not_somebody_paged_before():
+    agents = [
+        an_agent(f"agt-{n:03}", capabilities=("x", "y") if n % 40 == 0 else ("y",))
+        for n in range(1000)
+    ]
+    wanted = AgentFilter(capabilities=("x", "y"))
+    paged, fresh = index_of(*agents), index_of(*agents)
+    paged.candidates(wanted).page("", 3)
+
+    assert paged.candidates(wanted).share(1, 3) == fresh.candidates(wanted).share(1, 3)
 
 
 def test_results_of_many_different_queries_do_not_pile_up():

@@ -251,6 +251,49 @@ async def test_a_share_without_capacity_does_not_hide_the_others(replica, discov
     assert winners == {"agt-7"}
 
 
+async def test_others_have_their_turn_while_a_free_agent_is_searched_for(
+    replica, discovery, monkeypatch
+):
+    monkeypatch.setattr(ranking, "MAX_RANKED", 1)
+    for number in range(50):
+        running_agent(replica, f"agt-{number:02}", in_flight=1)
+    asked = asyncio.create_task(best_id(discovery))
+
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not asked.done()
+
+    # What changes meanwhile counts, as far as it is in a share that comes.
+    for live in replica.view.instances.values():
+        live.in_flight = 0
+    async with asyncio.timeout(5):
+        assert await asked in replica.view.agents
+
+
+async def test_nobody_free_in_any_share_is_no_candidate(replica, discovery, monkeypatch):
+    monkeypatch.setattr(ranking, "MAX_RANKED", 2)
+    for number in range(9):
+        running_agent(replica, f"agt-{number}", in_flight=1, description="tax")
+
+    with pytest.raises(NoCandidate):
+        await best_id(discovery, task_description="tax")
+
+
+async def test_with_nobody_free_among_the_best_texts_the_others_are_ranked(
+    replica, discovery, monkeypatch
+):
+    monkeypatch.setattr(ranking, "MAX_RANKED", 4)
+    for number in range(20):
+        text = "tax" if number in {3, 4} else "law"
+        running_agent(replica, f"agt-{number:02}", in_flight=number != 9, description=text)
+
+    winners = {
+        await best_id(discovery, session_id=str(n), task_description="tax") for n in range(20)
+    }
+
+    assert winners == {"agt-09"}
+
+
 async def test_of_very_many_agents_the_best_text_matches_are_ranked(
     replica, discovery, monkeypatch
 ):
