@@ -16,7 +16,8 @@ from controlplane.api.drain import Drain
 from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import ServerOptions, bind, create_server
 from controlplane.api.streams import StreamKeeper, StreamLimits
-from controlplane.api.v1.heartbeat import HeartbeatStream, varint
+from controlplane.api.v1.heartbeat import HeartbeatStream
+from controlplane.api.wire import varint
 from controlplane.domain.agents import AgentStatus, InstanceState
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import registry_service_pb2_grpc as pb_grpc
@@ -211,14 +212,14 @@ async def test_a_draining_replica_sends_its_streams_away_and_ends_them_well(edge
 async def test_a_message_that_is_being_answered_is_finished_before_the_farewell(edge):
     generation = (await edge.fleet.register("a", "i"))["i"]
     ledger = edge.fleet.replica.ledger
-    commit_many, committing, go_on = ledger.commit_many, asyncio.Event(), asyncio.Event()
+    commit, committing, go_on = ledger.commit, asyncio.Event(), asyncio.Event()
 
-    async def slow(transactions):
+    async def slow(transaction):
         committing.set()
         await go_on.wait()
-        return await commit_many(transactions)
+        return await commit(transaction)
 
-    ledger.commit_many = slow
+    ledger.commit = slow
     call = edge.open()
     await call.write(message(1, ("i", generation)))
     await committing.wait()
