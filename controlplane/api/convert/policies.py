@@ -14,6 +14,7 @@ from controlplane.api.convert.values import (
 from controlplane.domain.errors import FieldViolation, InvalidArgument
 from controlplane.domain.policies import (
     ConditionExplanation,
+    Decision,
     DecisionReason,
     Effect,
     ExplainLevel,
@@ -24,7 +25,7 @@ from controlplane.domain.policies import (
     Target,
     Truth,
 )
-from controlplane.services.decisions import Answered, Question
+from controlplane.services.decisions import Question
 from fleetplane.v1 import policy_service_pb2 as pb
 
 MAX_BATCH = 256
@@ -174,8 +175,10 @@ def explain_from_proto(level: "pb.ExplainLevel.ValueType") -> ExplainLevel:
     return _EXPLAIN.from_wire(level, "explain", unspecified=ExplainLevel.NONE)
 
 
-def question_from_proto(item: pb.EvaluatePolicyRequest | pb.EvaluationItem) -> Question:
-    """Return the question of a request or of one item of a batch.
+def question_from_proto(
+    item: pb.EvaluatePolicyRequest | pb.EvaluationItem, within: int
+) -> Question:
+    """Return the question of a request or of one item of a batch; `within` so many bytes.
 
     Raises:
         InvalidArgument: no agent_id, or a context that is too large or not JSON.
@@ -183,7 +186,7 @@ def question_from_proto(item: pb.EvaluatePolicyRequest | pb.EvaluationItem) -> Q
     if not item.agent_id:
         raise InvalidArgument.of("agent_id", "is required")
     context = item.context
-    if context.ByteSize() > MAX_CONTEXT_BYTES:
+    if within > MAX_CONTEXT_BYTES < context.ByteSize():  # counting costs as much as parsing
         raise InvalidArgument.of("context", f"is larger than {MAX_CONTEXT_BYTES} bytes")
     return Question(
         agent_id=item.agent_id,
@@ -193,15 +196,13 @@ def question_from_proto(item: pb.EvaluatePolicyRequest | pb.EvaluationItem) -> Q
     )
 
 
-def decision_to_proto(answer: Answered) -> pb.PolicyDecision:
-    """Return a decision as a message."""
-    decision = answer.decision
+def decision_to_proto(decision: Decision) -> pb.PolicyDecision:
+    """Return a decision as a message, without its id."""
     message = pb.PolicyDecision(
         action=_EFFECTS.to_wire(decision.effect),
         reason=_REASONS[decision.reason],
         message=decision.message,
         policy_revision=decision.revision,
-        decision_id=answer.decision_id,
     )
     if decision.determining:
         message.determining_policies.extend(decision.determining)

@@ -39,10 +39,17 @@ def struct_to_json(struct: Struct, field: str) -> dict[str, Json]:
         InvalidArgument: naming `field` and the path within it: nested deeper than 32 levels, not a
             finite number, or a value without a kind.
     """
-    return {
-        key: _to_json(value, f"{field}.{key}", MAXIMUM_DEPTH - 1)
-        for key, value in struct.fields.items()
-    }
+    plain: dict[str, Json] = {}
+    for key, value in struct.fields.items():
+        # Flat objects of text and switches are most of all; where they are is asked on refusal.
+        kind = value.WhichOneof("kind")
+        if kind == "string_value":
+            plain[key] = value.string_value
+        elif kind == "bool_value":
+            plain[key] = value.bool_value
+        else:
+            plain[key] = _to_json(value, f"{field}.{key}", MAXIMUM_DEPTH - 1)
+    return plain
 
 
 def value_to_json(value: Value, field: str) -> Json:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 
 from controlplane.api.streams import StreamKeeper, StreamWriter
+from controlplane.api.wire import varint
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.identity import namespace_of
 from controlplane.domain.liveness import LivenessSettings
@@ -222,17 +223,6 @@ class _Replies:
         reply.next_interval.FromMilliseconds(interval_ms)
         reply.ttl.FromMilliseconds(self._grant)
         return reply.SerializeToString()
-
-
-def varint(number: int) -> bytes:
-    """Return a non-negative number as protobuf's varint: seven bits a byte, the lowest first."""
-    if number < 1 << 7:
-        return bytes((number,))
-    if number < 1 << 14:
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    if number < 1 << 21:
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
-    return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
 
 
 def _malformed(request: pb.HeartbeatRequest) -> InvalidArgument:

@@ -4,11 +4,11 @@ from typing import Any
 
 import grpc
 
-from controlplane.api.context import current_caller
+from controlplane.api.context import Call, current_caller
 from controlplane.api.convert.configs import position_to_proto
+from controlplane.api.convert.decisions import DecisionBytes
 from controlplane.api.convert.policies import (
     MAX_BATCH,
-    decision_to_proto,
     explain_from_proto,
     mask_from_proto,
     policy_from_proto,
@@ -17,10 +17,10 @@ from controlplane.api.convert.policies import (
 )
 from controlplane.api.convert.requests import reason_from_proto, request_key
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
-from controlplane.api.status import entry_error_of
+from controlplane.api.pipeline import decode_request, raw_unary
 from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import namespace_of
-from controlplane.services.decisions import Answered, Decisions, Question
+from controlplane.services.decisions import Decisions, Question
 from controlplane.services.policies import Policies
 from fleetplane.v1 import policy_service_pb2 as pb
 from fleetplane.v1 import policy_service_pb2_grpc as pb_grpc
@@ -42,33 +42,34 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         self._policies = policies
         self._decisions = decisions
         self._tokens = tokens
+        self._rendered = DecisionBytes()
 
-    async def EvaluatePolicy(
-        self, request: pb.EvaluatePolicyRequest, context: Context
-    ) -> pb.EvaluatePolicyResponse:
+    @raw_unary
+    async def EvaluatePolicy(self, raw: bytes, call: Call) -> bytes:  # type: ignore[override]  # raw
+        request = decode_request(pb.EvaluatePolicyRequest.FromString, raw)
         answer = self._decisions.evaluate(
             namespace_of(request.namespace),
-            question_from_proto(request),
+            question_from_proto(request, len(raw)),
             explain=explain_from_proto(request.explain),
         )
-        return pb.EvaluatePolicyResponse(decision=decision_to_proto(answer))
+        return self._rendered.response(answer)
 
-    async def BatchEvaluatePolicy(
-        self, request: pb.BatchEvaluatePolicyRequest, context: Context
-    ) -> pb.BatchEvaluatePolicyResponse:
+    @raw_unary
+    async def BatchEvaluatePolicy(  # type: ignore[override]  # raw
+        self, raw: bytes, call: Call
+    ) -> bytes:
+        request = decode_request(pb.BatchEvaluatePolicyRequest.FromString, raw)
         if not 0 < len(request.items) <= MAX_BATCH:
             raise InvalidArgument.of("items", f"must hold 1-{MAX_BATCH} actions")
         if request.mode not in _STOP_AT_PERMITTED:
             raise InvalidArgument.of("mode", "is not known here")
         revision, answers = self._decisions.evaluate_many(
             namespace_of(request.namespace),
-            [_question_or_refusal(item) for item in request.items],
+            [_question_or_refusal(item, len(raw)) for item in request.items],
             explain=explain_from_proto(request.explain),
             stop_at_permitted=_STOP_AT_PERMITTED[request.mode],
         )
-        return pb.BatchEvaluatePolicyResponse(
-            results=[_result(answer) for answer in answers], policy_revision=revision
-        )
+        return self._rendered.batch(revision, answers)
 
     async def CreatePolicy(
         self, request: pb.CreatePolicyRequest, context: Context
@@ -146,17 +147,11 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         return pb.DeletePolicyResponse(revision=revision)
 
 
-def _question_or_refusal(item: pb.EvaluationItem) -> Question | DomainError:
+def _question_or_refusal(item: pb.EvaluationItem, within: int) -> Question | DomainError:
     try:
-        return question_from_proto(item)
+        return question_from_proto(item, within)
     except DomainError as refusal:
         return refusal
-
-
-def _result(answer: Answered | DomainError) -> pb.EvaluationResult:
-    if isinstance(answer, DomainError):
-        return pb.EvaluationResult(error=entry_error_of(answer))
-    return pb.EvaluationResult(decision=decision_to_proto(answer))
 
 
 def _required(value: str, field: str) -> str:

@@ -1,0 +1,61 @@
+"""Decisions as bytes.
+
+Policies give few different answers to many questions, and the engine hands out equal answers as one
+object. Its message is therefore serialised once; an answer is those bytes and its own id. Messages
+inside others are a tag, their length and their bytes, and fields may come in any order.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from controlplane.api.convert.policies import decision_to_proto
+from controlplane.api.status import entry_error_of
+from controlplane.api.wire import length_delimited
+from controlplane.domain.errors import DomainError
+from controlplane.domain.policies import Decision
+from controlplane.services.decisions import Answered
+from fleetplane.v1 import policy_service_pb2 as pb
+
+KEPT_DECISIONS: Final = 4096
+"""Different answers whose bytes are kept, some 200 bytes each; beyond, keeping starts anew."""
+
+_RESPONSE_DECISION: Final = pb.EvaluatePolicyResponse.DECISION_FIELD_NUMBER
+_RESULT_DECISION: Final = pb.EvaluationResult.DECISION_FIELD_NUMBER
+_BATCH_RESULTS: Final = pb.BatchEvaluatePolicyResponse.RESULTS_FIELD_NUMBER
+_DECISION_ID: Final = pb.PolicyDecision.DECISION_ID_FIELD_NUMBER
+
+
+class DecisionBytes:
+    """Renders the replies of EvaluatePolicy and BatchEvaluatePolicy."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Decision, bytes]] = {}
+        """`id` of a decision -> the decision, which keeps that id taken, and its bytes."""
+
+    def response(self, answer: Answered) -> bytes:
+        """Return a serialised `EvaluatePolicyResponse`."""
+        return length_delimited(_RESPONSE_DECISION, self._decision(answer))
+
+    def batch(self, revision: int, answers: Iterable[Answered | DomainError]) -> bytes:
+        """Return a serialised `BatchEvaluatePolicyResponse`."""
+        parts = [length_delimited(_BATCH_RESULTS, self._result(answer)) for answer in answers]
+        parts.append(pb.BatchEvaluatePolicyResponse(policy_revision=revision).SerializeToString())
+        return b"".join(parts)
+
+    def _result(self, answer: Answered | DomainError) -> bytes:
+        if isinstance(answer, DomainError):
+            return pb.EvaluationResult(error=entry_error_of(answer)).SerializeToString()
+        return length_delimited(_RESULT_DECISION, self._decision(answer))
+
+    def _decision(self, answer: Answered) -> bytes:
+        decision = answer.decision
+        kept = self._kept.get(id(decision))
+        if kept is None:
+            shared = decision_to_proto(decision).SerializeToString()
+            if decision.explanation is None:  # explained answers are made anew each time
+                if len(self._kept) >= KEPT_DECISIONS:
+                    self._kept.clear()
+                self._kept[id(decision)] = decision, shared
+        else:
+            shared = kept[1]
+        return shared + length_delimited(_DECISION_ID, answer.decision_id.encode())
