@@ -205,12 +205,12 @@ async def sentinel_group(sentinels: int = 1) -> AsyncIterator[SentinelGroup]:
                 server.kill()
 
 
-def _member(root: Path, name: str, *arguments: str) -> ValkeyServer:
+def _member(root: Path, name: str, *arguments: str, persistent: bool = False) -> ValkeyServer:
     directory = root / name
     directory.mkdir()
     # Fast replication for tests: no pause before the first full synchronisation.
     fast = ("--repl-diskless-sync-delay", "0")
-    return ValkeyServer(directory, *fast, *arguments, port=free_port(), persistent=False)
+    return ValkeyServer(directory, *fast, *arguments, port=free_port(), persistent=persistent)
 
 
 def _sentinel(root: Path, index: int, primary: ValkeyServer, sentinels: int) -> ValkeyServer:
@@ -249,15 +249,31 @@ class ClusterGroup:
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
+    async def ready(self) -> None:
+        """Return when every node says that all slots are served."""
+        async with asyncio.timeout(READY_SECONDS * 2):
+            for node in self.nodes:
+                await node.replies("CLUSTER INFO", "cluster_state:ok")
+
 
 @contextlib.asynccontextmanager
-async def valkey_cluster(*arguments: str, size: int = 3) -> AsyncIterator[ClusterGroup]:
+async def valkey_cluster(
+    *arguments: str, size: int = 3, persistent: bool = False
+) -> AsyncIterator[ClusterGroup]:
     """Run a Cluster of `size` primaries."""
     with short_directory() as root:
         buses = [free_port() for _ in range(size)]
         clustered = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
         nodes = [
-            _member(root, f"node{i}", *clustered, "--cluster-port", str(buses[i]), *arguments)
+            _member(
+                root,
+                f"node{i}",
+                *clustered,
+                "--cluster-port",
+                str(buses[i]),
+                *arguments,
+                persistent=persistent,
+            )
             for i in range(size)
         ]
         try:
