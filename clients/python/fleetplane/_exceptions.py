@@ -168,13 +168,16 @@ _FAMILIES: Final[Mapping[int, type[FleetError]]] = {
     grpc.StatusCode.FAILED_PRECONDITION.value[0]: FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: LimitExceeded,
     grpc.StatusCode.UNAVAILABLE.value[0]: Unavailable,
+    # What a daemon that shuts down makes of calls that arrive in that moment: grpc's core cancels
+    # them. A cancellation of our own surfaces as asyncio.CancelledError and never gets here.
+    grpc.StatusCode.CANCELLED.value[0]: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED.value[0]: DeadlineExceeded,
     grpc.StatusCode.UNAUTHENTICATED.value[0]: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED.value[0]: PermissionDenied,
     grpc.StatusCode.UNIMPLEMENTED.value[0]: Unimplemented,
     grpc.StatusCode.INTERNAL.value[0]: InternalError,
 }
-"""gRPC code to class; every other code (UNKNOWN, CANCELLED, DATA_LOSS) is a plain `FleetError`."""
+"""gRPC code to class; every other code (UNKNOWN, DATA_LOSS) is a plain `FleetError`."""
 
 _PREFIX: Final = "ERROR_REASON_"
 

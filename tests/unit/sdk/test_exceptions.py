@@ -104,6 +104,15 @@ async def test_codes_without_a_reason_have_their_class_too(
     assert caught.value.reason is Reason.UNSPECIFIED
 
 
+async def test_a_call_that_a_daemon_cancels_as_it_shuts_down_is_repeated(
+    client: FleetClient, plane: Plane
+) -> None:
+    plane.failures["GetAgent"].extend([Refusal(grpc.StatusCode.CANCELLED, "")] * 2)
+    with pytest.raises(fleetplane.NotFound):  # what the plane answers in the end
+        await client.get_agent("a")
+    assert not plane.failures["GetAgent"]
+
+
 def test_details_of_others_and_unreadable_ones_are_ignored() -> None:
     status = status_pb2.Status(code=5)
     for detail in (
