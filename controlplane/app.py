@@ -1,7 +1,7 @@
 """The composition root: the one module that knows every class.
 
     async with App(settings) as app:
-        await app.run(stop)
+        await app.run(stop, on_serving=lambda: print(app.serving))
 
 The order of the building is the order of the dependencies; the order of the tear-down is its
 reverse, after the drain of `api/drain.py` has let calls and streams finish.
@@ -98,6 +98,7 @@ class App:
         self._clock = StoreClock()
         self._drain = Drain()
         self._tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._loaded = asyncio.Event()
         self._server: grpc.aio.Server
         self._health: Health
         self.serving: Serving
@@ -139,16 +140,24 @@ class App:
         """Close what was opened, in reverse."""
         await self._stack.aclose()
 
-    async def run(self, stop: asyncio.Event) -> bool:
+    async def run(self, stop: asyncio.Event, on_serving: Callable[[], None]) -> bool:
         """Serve until `stop` is set, then drain; return whether every call could finish.
+
+        `on_serving` is called once, when the first snapshot is loaded: before that the port is open
+        and every call is answered NOT_READY.
 
         Raises:
             BaseException: what ended a task that must not end.
         """
         background = asyncio.create_task(run_tasks(*self._tasks), name="background")
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        loading = asyncio.create_task(self._loaded.wait(), name="first-snapshot")
+        ends = (background, stopping)
         try:
-            await asyncio.wait((background, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((*ends, loading), return_when=asyncio.FIRST_COMPLETED)
+            if not any(end.done() for end in ends):
+                on_serving()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             clean = await self._drain.run(
                 self._server,
                 self._health,
@@ -156,9 +165,10 @@ class App:
                 delay=self._settings.drain_delay_seconds if stop.is_set() else 0.0,
             )
         finally:
-            stopping.cancel()
-            background.cancel()
-            outcomes = await asyncio.gather(background, stopping, return_exceptions=True)
+            tasks = (background, stopping, loading)
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         failure = outcomes[0]
         if isinstance(failure, Exception):
             raise failure
@@ -197,6 +207,7 @@ class App:
             intake.restore(view, await beat_log.deadlines(namespace))
 
         follower = Follower(feed, read_model, clock, on_loaded=restore_beats)
+        self._loaded = follower.caught_up
         flusher = BeatFlusher(intake, beat_log, read_model, clock)
         sweeper = LivenessSweeper(expiry, flusher, read_model, clock)
         self._tasks += [follower.run, flusher.run, sweeper.run]

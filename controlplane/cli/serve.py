@@ -132,8 +132,11 @@ async def _serve(settings: Any, *, is_worker: bool) -> int:
         starting.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
     try:
-        _announce(settings, app.serving, is_worker=is_worker)
-        return 0 if await app.run(stop) else EXIT_FAILED
+
+        def announce() -> None:
+            _announce(settings, app.serving, is_worker=is_worker)
+
+        return 0 if await app.run(stop, announce) else EXIT_FAILED
     except EmbeddedStoreError as error:
         typer.echo(f"fleetplane: {error}", err=True)
         return EXIT_FAILED
