@@ -130,6 +130,10 @@ class Daemon:
             return int((self.data_dir / "server.pid").read_text())
         return None
 
+    def sockets(self) -> list[Path]:
+        """Return the socket files in its directory: those of its store."""
+        return [path for path in self.directory.rglob("*") if path.is_socket()]
+
     def close(self) -> None:
         """End it and whatever it left running."""
         store = self.store_pid()
