@@ -57,7 +57,8 @@ def standing(instance_id: str, agent: Agent) -> BeatOutcome | None:
     """Return the answer to a beat that counted, by what its agent may do."""
     match agent.status:
         case AgentStatus.INACTIVE:
-            return BeatOutcome(instance_id, Outcome.INACTIVE, agent.status_reason)
+            why = agent.status_reason or "an operator stopped it"
+            return BeatOutcome(instance_id, Outcome.INACTIVE, why)
         case AgentStatus.REGISTERED:
             detail = agent.status_reason
             if agent.spec.activation is Activation.MANUAL:
