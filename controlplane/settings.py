@@ -1,6 +1,7 @@
 """Settings of the daemon; the only reader of the environment.
 
 Every field is also an environment variable `FLEETPLANE_<FIELD>`; flags of `fleetplane serve` win.
+Other variables with that prefix are ignored: the SDK and the command line have some as well.
 """
 
 from enum import StrEnum
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from controlplane.domain.liveness import BEATS_PER_GRANT
 
 EMBEDDED = "embedded"
 
@@ -88,13 +91,19 @@ class Settings(BaseSettings):
         description="Health says NOT_SERVING when the store has been away for so long.",
     )
     heartbeat_interval_seconds: float = Field(
-        10.0, ge=0.1, le=3600, description="How often agents are told to beat."
+        10.0,
+        ge=0.1,
+        le=3600,
+        description="How often agents are told to beat; at most a third of degraded_after_seconds.",
     )
     degraded_after_seconds: float = Field(
         30.0, ge=0.3, le=86_400, description="Silence before DEGRADED."
     )
     lost_after_seconds: float = Field(
-        300.0, ge=1, le=604_800, description="Silence before INACTIVE (LOST)."
+        300.0,
+        ge=1,
+        le=604_800,
+        description="Silence before INACTIVE (LOST); longer than degraded_after_seconds.",
     )
     stalled_after_seconds: float = Field(
         60.0,
@@ -123,15 +132,31 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port with a port of 0-65535, or unix:/path")
         return value
 
+    @field_validator("degraded_after_seconds")
+    @classmethod
+    def _three_intervals(cls, value: float, info: ValidationInfo) -> float:
+        interval = info.data.get("heartbeat_interval_seconds")
+        if interval is not None and _ms(interval) > _ms(value) // BEATS_PER_GRANT:
+            raise ValueError(
+                f"{value:g} is less than three times heartbeat_interval_seconds ({interval:g}): "
+                "one beat may be lost and one late before an agent counts as silent"
+            )
+        return value
+
     @field_validator("lost_after_seconds")
     @classmethod
-    def _longer_than_degraded(cls, value: float, info: object) -> float:
-        data = getattr(info, "data", {})
-        if value <= data.get("degraded_after_seconds", 0.0):
-            raise ValueError("must be longer than degraded_after_seconds")
+    def _longer_than_degraded(cls, value: float, info: ValidationInfo) -> float:
+        degraded = info.data.get("degraded_after_seconds")
+        if degraded is not None and _ms(value) <= _ms(degraded):
+            raise ValueError(f"{value:g} must be longer than degraded_after_seconds ({degraded:g})")
         return value
 
     @property
     def uses_embedded_store(self) -> bool:
         """Whether the daemon runs its own store."""
         return self.store == EMBEDDED
+
+
+def _ms(seconds: float) -> int:
+    """Return whole milliseconds, as the daemon counts."""
+    return round(seconds * 1000)

@@ -1,0 +1,190 @@
+"""What an operator may choose, where it is read from, and how mistakes are refused."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from controlplane.app import _liveness
+from controlplane.cli.entry import app
+from controlplane.settings import DefaultEffect, LogFormat, Settings
+
+EXIT_USAGE = 2
+
+# Every documented range: (setting, its bounds, what lies just outside).
+RANGES = [
+    ("workers", (1, 64), (0, 65)),
+    ("grace_seconds", (0, 3600), (-0.1, 3600.1)),
+    ("drain_delay_seconds", (0, 600), (-0.1, 600.1)),
+    ("unready_after_seconds", (0.001, 3600), (0, 3600.1)),
+    ("heartbeat_interval_seconds", (0.1, 3600), (0.09, 3600.1)),
+    ("degraded_after_seconds", (0.3, 86_400), (0.29, 86_400.1)),
+    ("lost_after_seconds", (1, 604_800), (0.9, 604_800.1)),
+    ("stalled_after_seconds", (1, 86_400), (0.9, 86_400.1)),
+    ("max_policies", (1, 100_000), (0, 100_001)),
+    ("max_stream_age_seconds", (1, 86_400), (0.9, 86_400.1)),
+]
+
+# What fits the other times at both ends of a range.
+COMPANIONS = {
+    ("heartbeat_interval_seconds", 3600): {
+        "degraded_after_seconds": 10_800,
+        "lost_after_seconds": 20_000,
+    },
+    ("degraded_after_seconds", 0.3): {"heartbeat_interval_seconds": 0.1},
+    ("degraded_after_seconds", 86_400): {"lost_after_seconds": 604_800},
+    ("lost_after_seconds", 1): {
+        "heartbeat_interval_seconds": 0.1,
+        "degraded_after_seconds": 0.3,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    for field in Settings.model_fields:
+        monkeypatch.delenv(f"FLEETPLANE_{field.upper()}", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, bounds, _ in RANGES for value in bounds]
+)
+def test_a_value_at_the_end_of_its_range_is_taken(name, value):
+    chosen = {name: value} | COMPANIONS.get((name, value), {})
+    settings = Settings(**chosen)
+    assert getattr(settings, name) == value
+    _liveness(settings)  # the domain agrees
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, _, outside in RANGES for value in outside]
+)
+def test_a_value_outside_its_range_is_refused_by_its_name(name, value):
+    with pytest.raises(ValidationError) as refusal:
+        Settings(**{name: value})
+    assert name in {problem["loc"][0] for problem in refusal.value.errors()}
+
+
+@pytest.mark.parametrize("name", ["listen", "log_format", "log_level", "store_fsync", "insecure"])
+def test_a_word_that_is_none_of_the_choices_is_refused(name):
+    with pytest.raises(ValidationError) as refusal:
+        Settings(**{name: "nonsense"})
+    assert [problem["loc"] for problem in refusal.value.errors()] == [(name,)]
+
+
+@pytest.mark.parametrize(
+    "listen", ["127.0.0.1:0", "[::1]:50051", "localhost:65535", "unix:/run/fleetplane.sock"]
+)
+def test_an_address_is_a_host_with_a_port_or_a_socket(listen):
+    assert Settings(listen=listen).listen == listen
+
+
+@pytest.mark.parametrize("listen", ["localhost", ":50051", "localhost:65536", "localhost:http"])
+def test_what_is_no_address_is_refused(listen):
+    with pytest.raises(ValidationError, match="host:port"):
+        Settings(listen=listen)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "field", "other"),
+    [
+        (
+            {"heartbeat_interval_seconds": 10.1},
+            "degraded_after_seconds",
+            "heartbeat_interval_seconds (10.1)",
+        ),
+        (
+            {"degraded_after_seconds": 29.9},
+            "degraded_after_seconds",
+            "heartbeat_interval_seconds (10)",
+        ),
+        ({"degraded_after_seconds": 300}, "lost_after_seconds", "degraded_after_seconds (300)"),
+        ({"lost_after_seconds": 30}, "lost_after_seconds", "degraded_after_seconds (30)"),
+        (
+            {"degraded_after_seconds": 30.0001, "lost_after_seconds": 30.0004},
+            "lost_after_seconds",
+            "degraded_after_seconds (30.0001)",
+        ),
+    ],
+)
+def test_times_that_contradict_each_other_are_refused_by_both_names(chosen, field, other):
+    with pytest.raises(ValidationError) as refusal:
+        Settings(**chosen)
+    (problem,) = refusal.value.errors()
+    assert problem["loc"] == (field,)
+    assert other in problem["msg"]
+
+
+def test_the_defaults_are_what_the_domain_documents():
+    settings = Settings()
+    liveness = _liveness(settings)
+    assert (liveness.interval_ms, liveness.degraded_after_ms) == (10_000, 30_000)
+    assert (liveness.lost_after_ms, liveness.stalled_after_ms) == (300_000, 60_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("listen", "0.0.0.0:1", "0.0.0.0:1"),
+        ("insecure", "true", True),
+        ("store", "redis://store:6379/0", "redis://store:6379/0"),
+        ("data_dir", "/var/lib/fleetplane", Path("/var/lib/fleetplane")),
+        ("store_binary", "/usr/bin/valkey-server", Path("/usr/bin/valkey-server")),
+        ("runtime_dir", "/run/fleetplane", Path("/run/fleetplane")),
+        ("store_fsync", "always", "always"),
+        ("workers", "2", 2),
+        ("log_format", "json", LogFormat.JSON),
+        ("log_level", "debug", "debug"),
+        ("reflection", "0", False),
+        ("grace_seconds", "1", 1.0),
+        ("drain_delay_seconds", "1", 1.0),
+        ("unready_after_seconds", "1", 1.0),
+        ("heartbeat_interval_seconds", "1", 1.0),
+        ("degraded_after_seconds", "60", 60.0),
+        ("lost_after_seconds", "60", 60.0),
+        ("stalled_after_seconds", "1", 1.0),
+        ("policy_default", "DENY", DefaultEffect.DENY),
+        ("max_policies", "1", 1),
+        ("max_stream_age_seconds", "1", 1.0),
+    ],
+)
+def test_every_setting_is_read_from_its_variable(monkeypatch, name, text, value):
+    monkeypatch.setenv(f"FLEETPLANE_{name.upper()}", text)
+    assert getattr(Settings(), name) == value
+
+
+def test_there_is_a_case_for_every_setting():
+    (mark,) = test_every_setting_is_read_from_its_variable.pytestmark
+    assert {case[0] for case in mark.args[1]} == set(Settings.model_fields)
+
+
+def test_what_is_said_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("FLEETPLANE_WORKERS", "2")
+    assert Settings(workers=3).workers == 3
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
+    monkeypatch.setenv("FLEETPLANE_WORKERS", "")
+    assert Settings().workers == 1
+
+
+def test_a_variable_of_nobody_is_ignored(monkeypatch):
+    monkeypatch.setenv("FLEETPLANE_TARGET", "localhost:50051")
+    assert Settings().workers == 1
+
+
+def test_the_session_s_runtime_directory_is_the_default(monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert Settings().runtime_dir == Path("/run/user/1000")
+    monkeypatch.setenv("FLEETPLANE_RUNTIME_DIR", "/run/fleetplane")
+    assert Settings().runtime_dir == Path("/run/fleetplane")
+
+
+def test_the_daemon_does_not_start_with_times_that_contradict_each_other(monkeypatch):
+    monkeypatch.setenv("FLEETPLANE_HEARTBEAT_INTERVAL_SECONDS", "20")
+    result = CliRunner().invoke(app, ["serve"])
+    assert result.exit_code == EXIT_USAGE
+    assert "degraded_after_seconds" in result.output
+    assert "heartbeat_interval_seconds" in result.output
