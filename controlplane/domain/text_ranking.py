@@ -23,8 +23,8 @@ MAX_WORDS = 16
 """Words of a query that count, the rarest of those that any text holds: a long task description
 has more, but the common ones hardly tell texts apart, and each costs a look-up per text."""
 
-MAX_HOLDERS = 4000
-"""Holders of words, summed over the words, that a search goes through: 1.5 ms of work."""
+MAX_HOLDERS = 2000
+"""Holders of words, summed over the words, that a search goes through: 1 ms of work."""
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -134,7 +134,7 @@ class Search:
     def best(self, limit: int, within: AbstractSet[str]) -> list[str]:
         """Return at most `limit` ids of `within` with the best match, best first.
 
-        Words are looked up rarest first, as long as they have at most 4,000 holders in all; the
+        Words are looked up rarest first, as long as they have at most 2,000 holders in all; the
         holders of commoner words only are not found, and nobody is if even the rarest word has
         more. Among those found the words that were looked up decide, then the id.
         """

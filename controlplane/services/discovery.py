@@ -104,7 +104,7 @@ class BestAgent:
     """Nearest misses first."""
     candidate_count: int
     """How many of the ranked agents qualified, the winner among them. All that match are ranked if
-    they are at most 1,000; else a share of them."""
+    they are at most 500; else a share of them."""
     position: Position
 
 

@@ -22,9 +22,9 @@ from controlplane.domain.selection import AgentFilter, RejectionReason
 from controlplane.domain.text_ranking import relative
 from controlplane.services.read_model import NamespaceView
 
-MAX_RANKED = 1000
-"""Agents ranked at once: 3 ms of work, during which nobody else is served. Who is best of so many
-is as good as the best."""
+MAX_RANKED = 500
+"""Agents ranked at once: 2 ms of work in a large fleet, during which nobody else is served. Who is
+best of so many is as good as the best."""
 
 _KEPT_RANKINGS = 256
 """Rankings kept until a load or an agent changes: callers repeat a few queries."""
@@ -92,10 +92,10 @@ class Rankings:
         """Return the ranking for a job with a valid filter, for a session.
 
         It is the one made since an agent or, to the accuracy of `load_version`, a load changed,
-        unless it is to be made `anew`. If more than 1,000 agents match, a share of them is ranked,
+        unless it is to be made `anew`. If more than 500 agents match, a share of them is ranked,
         the one that belongs to the session; each further `step` ranks the next share, for when the
         one before has nobody who can take a task. With a task description a share is half as
-        large, and in step 0 the 500 agents with the best text match are ranked with it.
+        large, and in step 0 the 250 agents with the best text match are ranked with it.
 
         The text match is BM25 among all ACTIVE agents of the namespace, whether or not they match
         the filter: a word counts by how rare it is in the fleet. See `Search` for its bounds.

@@ -724,14 +724,20 @@ class FindBestAgentRequest(_message.Message):
     prefer_low_latency: _builtins.bool
     """Weigh measured latency (or the declared timeout) more."""
     task_description: _builtins.str
-    """What is to be done, in words; ranks by text match (BM25 over description, capabilities and
-    tools) and becomes the `capability_match` part when no capability is required. At most 4,096
-    bytes.
+    """What is to be done, in words; ranks by text match. When no capability is required it is the
+    `capability_match` part of the score; else it only breaks ties. At most 4,096 bytes.
+
+    Text match is BM25 over description, capabilities and tools, relative to the best of those
+    ranked. The corpus are all ACTIVE agents of the namespace, whether or not they match the filter:
+    a word counts by how rare it is among them. Of the words the 16 rarest that any of them has
+    count. If more than 500 agents match the filter, those with the best text match are looked for by
+    the rarest words, as long as these have at most 2,000 holders in all; commoner words count for
+    agents that are ranked, but find none.
     """
     session_id: _builtins.str
     """Breaks ties the same way for the same session. At most 256 bytes."""
     max_explained: _builtins.int
-    """Candidates and rejections to report besides the winner, 0-100; default 10."""
+    """Candidates, and rejections, to report besides the winner, 0-100; default 10."""
     min_revision: _builtins.int
     """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
     @_builtins.property
@@ -863,7 +869,9 @@ class FindBestAgentResponse(_message.Message):
     CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     candidate_count: _builtins.int
-    """How many agents qualified in all."""
+    """How many of the agents that were ranked qualified, the winner among them: of all that match the
+    filter if these are at most 500, else of a share of them (see FindBestAgent).
+    """
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
         """The winner."""

@@ -84,8 +84,12 @@ class RegistryServiceStub:
     Score = 0.5 * capability_match + (0.5 - w) * concurrency + w * speed, with w = 0.3 when low
     latency is preferred, else 0.1. `concurrency` is the free share of all live instances,
     1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured, then
-    1 / (1 + latency in seconds) * (1 - error_rate). Ties: least loaded, then hash of session_id.
-    Answers may be up to 100 ms older than the newest load report.
+    1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least loaded,
+    then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+
+    If more than 500 agents match the filter, some of them are ranked: a share that belongs to the
+    session, at most about 500 and, with a task_description, half of them those with the best text
+    match. If nobody ranked can take a task, the next share is ranked, until all were.
 
     Errors: NOT_FOUND/NO_CANDIDATE with the nearest misses.
     """
@@ -100,7 +104,9 @@ class RegistryServiceStub:
     4. `bookmark` every 15 s of silence: everything up to that revision was sent.
     5. `go_away`, then OK, when the server ends the stream: reconnect with the last position.
 
-    A reader that accepts nothing for 10 s is sent away with SLOW_READER.
+    Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+    that accepts nothing for 10 s: its window is full, so no message can reach it. Reconnect with the
+    last position.
     """
     Heartbeat: _grpc.StreamStreamMultiCallable[_registry_service_pb2.HeartbeatRequest, _registry_service_pb2.HeartbeatResponse]
     """One stream carries the beats of many instances. Agents call it.
@@ -179,8 +185,12 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     Score = 0.5 * capability_match + (0.5 - w) * concurrency + w * speed, with w = 0.3 when low
     latency is preferred, else 0.1. `concurrency` is the free share of all live instances,
     1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured, then
-    1 / (1 + latency in seconds) * (1 - error_rate). Ties: least loaded, then hash of session_id.
-    Answers may be up to 100 ms older than the newest load report.
+    1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least loaded,
+    then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+
+    If more than 500 agents match the filter, some of them are ranked: a share that belongs to the
+    session, at most about 500 and, with a task_description, half of them those with the best text
+    match. If nobody ranked can take a task, the next share is ranked, until all were.
 
     Errors: NOT_FOUND/NO_CANDIDATE with the nearest misses.
     """
@@ -195,7 +205,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     4. `bookmark` every 15 s of silence: everything up to that revision was sent.
     5. `go_away`, then OK, when the server ends the stream: reconnect with the last position.
 
-    A reader that accepts nothing for 10 s is sent away with SLOW_READER.
+    Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+    that accepts nothing for 10 s: its window is full, so no message can reach it. Reconnect with the
+    last position.
     """
     Heartbeat: _aio.StreamStreamMultiCallable[_registry_service_pb2.HeartbeatRequest, _registry_service_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """One stream carries the beats of many instances. Agents call it.
@@ -319,8 +331,12 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         Score = 0.5 * capability_match + (0.5 - w) * concurrency + w * speed, with w = 0.3 when low
         latency is preferred, else 0.1. `concurrency` is the free share of all live instances,
         1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured, then
-        1 / (1 + latency in seconds) * (1 - error_rate). Ties: least loaded, then hash of session_id.
-        Answers may be up to 100 ms older than the newest load report.
+        1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least loaded,
+        then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+
+        If more than 500 agents match the filter, some of them are ranked: a share that belongs to the
+        session, at most about 500 and, with a task_description, half of them those with the best text
+        match. If nobody ranked can take a task, the next share is ranked, until all were.
 
         Errors: NOT_FOUND/NO_CANDIDATE with the nearest misses.
         """
@@ -341,7 +357,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         4. `bookmark` every 15 s of silence: everything up to that revision was sent.
         5. `go_away`, then OK, when the server ends the stream: reconnect with the last position.
 
-        A reader that accepts nothing for 10 s is sent away with SLOW_READER.
+        Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+        that accepts nothing for 10 s: its window is full, so no message can reach it. Reconnect with the
+        last position.
         """
 
     @_abc_1.abstractmethod
