@@ -1,26 +1,37 @@
 """Who runs a configuration already, and who does not."""
 
+import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from controlplane.domain.agents import InstanceState
 from controlplane.domain.configs import LayerScope
 from controlplane.services.configs import agents_in_scope
+from controlplane.services.hub import Subscription, acknowledgements_topic, agents_topic
 from controlplane.services.ports import Clock
 from controlplane.services.read_model import LiveInstance, NamespaceView, ReadModel
 
-LOOK_SECONDS = 0.1
-"""Pause between two looks: acknowledgements arrive with beats and wake nobody."""
+LOOK_SECONDS: Final = 2.0
+"""Longest pause between two looks. Acknowledgements and changes of agents wake the waiting; this is
+for a wake-up that was lost."""
 
-MARGIN_SECONDS = 0.5
+LEAST_PAUSE_SECONDS: Final = 0.05
+"""Shortest pause between two looks: a fleet that acknowledges in a second is looked at 20 times."""
+
+PAUSES_PER_LOOK: Final = 10
+"""The pause is at least so many times what the look before it took: looking at a very large fleet
+costs at most a tenth of the event loop."""
+
+MARGIN_SECONDS: Final = 0.5
 """Kept of the caller's deadline to send the answer: an answer with laggards beats a time-out."""
 
-LONGEST_SECONDS = 600.0
+LONGEST_SECONDS: Final = 600.0
 """Bound for callers without a deadline."""
 
-MAX_REPORTED = 1000
+MAX_REPORTED: Final = 1000
 """Laggards listed by name."""
 
-APPLIED = 2
+APPLIED: Final = 2
 """`LiveInstance.config_status` of a configuration that runs."""
 
 _LIVE = frozenset({InstanceState.STARTING, InstanceState.FRESH})
@@ -47,11 +58,29 @@ class Convergence:
         """Wait until every live instance runs `revision` or `seconds` have nearly passed."""
         patience = min(seconds if seconds is not None else LONGEST_SECONDS, LONGEST_SECONDS)
         until = self._clock.monotonic() + patience - MARGIN_SECONDS
-        while True:
-            state = look(self._read_model.view(namespace), scope, revision)
-            if not state.laggards or self._clock.monotonic() >= until:
-                return state
-            await self._clock.sleep(LOOK_SECONDS)
+        topics = (acknowledgements_topic(namespace), agents_topic(namespace))
+        with self._read_model.hub.subscribe(topics) as news:
+            while True:
+                news.take()  # what is known by now, the look sees
+                began = self._clock.monotonic()
+                state = look(self._read_model.view(namespace), scope, revision)
+                now = self._clock.monotonic()
+                if not state.laggards or now >= until:
+                    return state
+                again = now + max(LEAST_PAUSE_SECONDS, (now - began) * PAUSES_PER_LOOK)
+                await self._hear(news, min(LOOK_SECONDS, until - now))
+                await self._clock.sleep(min(again, until) - self._clock.monotonic())
+
+    async def _hear(self, news: Subscription, seconds: float) -> None:
+        """Wait for news, for at most so long on the clock."""
+        hearing = asyncio.ensure_future(news.wait())
+        timer = asyncio.ensure_future(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait((hearing, timer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hearing.cancel()
+            timer.cancel()
+            await asyncio.gather(hearing, timer, return_exceptions=True)
 
 
 def look(view: NamespaceView, scope: LayerScope, revision: int) -> Converged:

@@ -91,6 +91,11 @@ def agent_topic(namespace: str, agent_id: str) -> str:
     return f"{namespace}/agent/{agent_id}"
 
 
+def acknowledgements_topic(namespace: str) -> str:
+    """Return the topic of what instances say about their configuration; no commit says it."""
+    return f"{namespace}/acknowledgements"
+
+
 def layer_topic(namespace: str, layer_key: str) -> str:
     """Return the topic of one configuration layer."""
     return f"{namespace}/config/{layer_key}"
