@@ -38,7 +38,7 @@ from controlplane.services.convergence import Convergence
 from controlplane.services.decisions import Decisions
 from controlplane.services.discovery import Discovery
 from controlplane.services.expiry import Expiry
-from controlplane.services.hub import Hub
+from controlplane.services.hub import Hub, acknowledgements_topic
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.liveness import Liveness
 from controlplane.services.policies import Policies
@@ -197,7 +197,11 @@ class App:
         beat_log = RedisBeatLog(connection, replica_id=replica_id)
         hub = Hub()
         read_model = ReadModel(hub, default_effect=Effect(settings.policy_default))
-        intake = BeatIntake(clock, liveness_settings)
+
+        def acknowledged(namespace: str, _agent_id: str) -> None:
+            hub.notify((acknowledgements_topic(namespace),))
+
+        intake = BeatIntake(clock, liveness_settings, acknowledged)
         liveness = Liveness(
             ledger, read_model, intake, PolicyActivation(clock), liveness_settings, clock
         )
