@@ -16,6 +16,7 @@ CLAIM_BYTES_LIMIT: Final = 1 << 20
 _VIOLATIONS_LIMIT: Final = 20  # listed in one refusal; garbage has no end
 _PLAIN_BYTES: Final = CLAIM_BYTES_LIMIT // 2  # clearly below the limit, whatever the punctuation
 _PLAIN_COUNT: Final = 1_000  # punctuation of so many claims is far below the other half
+_PLAIN_INTEGER: Final = 1 << 53  # exact in a double, and short
 _STEP_LIMIT: Final = 100  # characters of one key shown in a refusal
 _INTEGER_BITS: Final = 1024  # the range of a double, which is all that JSON over the wire can carry
 
@@ -55,6 +56,9 @@ def _is_plain(claims: Mapping[Any, Any]) -> bool:
             size += len(value)
         elif kind is float:
             if not isfinite(value):
+                return False
+        elif kind is int:
+            if not -_PLAIN_INTEGER < value < _PLAIN_INTEGER:
                 return False
         elif value is not None and kind is not bool:
             return False
