@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from controlplane.domain.agents import AgentStatus
 from controlplane.domain.selection import AgentFilter
-from controlplane.services import agent_matches
+from controlplane.services import agent_index, agent_matches
 from controlplane.services.agent_index import AgentIndex
 from controlplane.services.change_journal import ChangeJournal
 from tests.fakes.registered import an_agent
@@ -115,12 +115,14 @@ def test_removing_an_unknown_agent_does_nothing():
     steps=st.lists(st.tuples(AGENTS, st.integers(0, 40), st.integers(1, 4)), max_size=4),
     wanted=FILTERS,
     dense=st.sampled_from((1, 16)),
+    ids_per_change=st.sampled_from((0.01, 16)),
 )
-def test_a_result_follows_every_change(steps, wanted, dense):
+def test_a_result_follows_every_change(steps, wanted, dense, ids_per_change):
     index = AgentIndex()
     with pytest.MonkeyPatch.context() as patch:
         # As if there were many others: results are few among them, and kept in order.
         patch.setattr(agent_matches, "DENSE", 0 if dense == 1 else 16)
+        patch.setattr(agent_index, "_IDS_PER_CHANGE", ids_per_change)
         for written, gone, size in steps:
             for agent in written:
                 index.add(agent)
@@ -152,6 +154,30 @@ def test_a_result_is_kept_while_few_agents_change():
     again = index.candidates(wanted)
     assert again is not first
     assert again.page("", 2) == ["agt-0000", "agt-1000"]
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+@given(written=AGENTS, wanted=FILTERS)
+def test_a_range_of_versions_is_found_in_either_way(few, written, wanted):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_index, "_FEW_TO_JUDGE", few)
+        index = index_of(*written)
+        wanted = replace(wanted, version_range=">=1.0.0,<2.0.0")
+        held = [index.get(agent_id) for agent_id in index.ids()]
+
+        assert set(index.candidates(wanted).ids) == {
+            agent.agent_id for agent in held if wanted.matches(agent)
+        }
+
+
+def test_ids_of_a_large_load_are_in_order():
+    ids = [f"agt-{n:05}" for n in range(10_000)]
+    shuffled = ids.copy()
+    random.Random(7).shuffle(shuffled)
+
+    index = index_of(*map(an_agent, shuffled))
+
+    assert list(index.ids()) == ids
 
 
 def test_results_that_hold_nearly_everybody_are_bounded():
