@@ -2,7 +2,7 @@
 
 gRPC does not survive a fork and one process has one event loop, so workers are new processes that
 listen with SO_REUSEPORT; the kernel spreads connections over them. The parent owns the embedded
-store and passes signals on.
+store and passes signals on. Workers stop when the parent is gone, also when it was killed.
 """
 
 import asyncio
@@ -74,6 +74,7 @@ class Workers:
             *("--listen", self._listen, "--store", self._store_url),
             *("--log-format", str(settings.log_format), "--log-level", settings.log_level),
             *(("--insecure",) if settings.insecure else ()),
+            stdin=asyncio.subprocess.PIPE,  # its end tells the worker that we are gone
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches the parent, which drains them in order
         )

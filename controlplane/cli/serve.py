@@ -131,6 +131,8 @@ async def _serve(settings: Any, *, is_worker: bool) -> int:
     from controlplane.storage.redis.errors import StoreConfigurationError  # noqa: PLC0415
 
     stop = _stop_on_signals()
+    if is_worker:
+        _stop_with_parent(stop)
     app = App(settings, Role(is_worker=is_worker))
     starting = asyncio.create_task(app.__aenter__(), name="start")
     stopping = asyncio.create_task(stop.wait(), name="stop-while-starting")
@@ -173,6 +175,19 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
     return stop
+
+
+def _stop_with_parent(stop: asyncio.Event) -> None:
+    """Set `stop` when standard input ends: nobody writes to it, and its other end is the parent."""
+    loop = asyncio.get_running_loop()
+    stdin = sys.stdin.fileno()
+
+    def on_input() -> None:
+        if not os.read(stdin, 1):
+            loop.remove_reader(stdin)
+            stop.set()
+
+    loop.add_reader(stdin, on_input)
 
 
 def _announce(settings: Any, serving: Any, *, is_worker: bool) -> None:
