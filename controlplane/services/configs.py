@@ -1,10 +1,9 @@
 """Configuration: sparse layers in the ledger, merged in memory, with history and rollback."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.domain.configs import (
-    BASE_SCHEMA,
     ConfigDifference,
     ConfigLayer,
     EffectiveConfig,
@@ -26,6 +25,12 @@ from controlplane.domain.errors import (
     StoreUnavailable,
 )
 from controlplane.domain.identity import Caller
+from controlplane.services.extra_checks import (
+    Chain,
+    guard,
+    refuse_wrong_merges,
+    schema_for_change,
+)
 from controlplane.services.ports import (
     Append,
     AuditEntry,
@@ -37,6 +42,7 @@ from controlplane.services.ports import (
     Ledger,
     Put,
     RequestKey,
+    Require,
     Transaction,
 )
 from controlplane.services.read_model import NamespaceView, ReadModel
@@ -108,6 +114,11 @@ class Configs:
             merged = self._merged[key] = merge(layers)
         return merged
 
+    def chains(self, view: NamespaceView, scope: LayerScope) -> Iterator[Chain]:
+        """Yield every registered agent that a layer of this scope applies to, with its layers."""
+        for agent_id in sorted(agents_in_scope(view, scope)):
+            yield agent_id, self.layers(view, LayerScope(LayerKind.AGENT_ID, agent_id))
+
     async def view(self, namespace: str, min_revision: int) -> NamespaceView:
         """Return the namespace, once it has reached `min_revision`."""
         return await self._read_model.at_least(namespace, min_revision)
@@ -129,6 +140,7 @@ class Configs:
             if replayed is not None:
                 return ConfigChanged(layer=replayed, changed=False)
             _check_revision(change.scope, change.expected_revision, current)
+            view = self._read_model.view(namespace)
             fresh = apply_change(
                 current,
                 change.scope,
@@ -137,15 +149,18 @@ class Configs:
                 author=caller.name,
                 reason=change.reason,
                 at_ms=self._clock.store_ms(),
-                schema=BASE_SCHEMA,
+                schema=schema_for_change(view, current),
                 may_widen=change.may_widen,
             )
+            condition = guard(view, current, fresh)
+            chains = self.chains(view, change.scope)
+            await refuse_wrong_merges(view.config_schema(), chains, current, fresh, prefix="set")
             if change.dry_run:
                 return self._preview(namespace, current, fresh)
             if current is not None and _same_content(current, fresh):
                 return ConfigChanged(layer=current, changed=False)
             committed = await self._commit(
-                namespace, fresh, current, "UpdateConfig", change.reason, change.request, caller
+                namespace, fresh, current, condition, "UpdateConfig", change.request, caller
             )
             if committed is not None:
                 return ConfigChanged(
@@ -170,6 +185,7 @@ class Configs:
 
         Raises:
             RevisionNotFound: its history does not hold that revision.
+            InvalidArgument: the schema no longer accepts what it held; nothing was written.
             RevisionConflict: the layer is not at the expected revision.
         """
         for _ in range(MAX_ATTEMPTS):
@@ -183,15 +199,25 @@ class Configs:
             )
             if not entries or entries[0].revision != to_revision:
                 raise RevisionNotFound(scope.key, to_revision)
+            view = self._read_model.view(namespace)
             fresh = rollback_change(
                 entries[0].value,
                 current,
                 author=caller.name,
                 reason=reason,
                 at_ms=self._clock.store_ms(),
+                schema=schema_for_change(view, current),
+            )
+            condition = guard(view, current, fresh)
+            await refuse_wrong_merges(
+                view.config_schema(),
+                self.chains(view, scope),
+                current,
+                fresh,
+                prefix="to_revision",
             )
             committed = await self._commit(
-                namespace, fresh, current, "RollbackConfig", reason, request, caller
+                namespace, fresh, current, condition, "RollbackConfig", request, caller
             )
             if committed is not None:
                 return _stamped(fresh, committed)
@@ -223,25 +249,26 @@ class Configs:
         namespace: str,
         fresh: ConfigLayer,
         current: ConfigLayer | None,
+        condition: tuple[Require, ...],
         method: str,
-        reason: str,
         request: RequestKey | None,
         caller: Caller,
     ) -> Committed | None:
-        """Write a layer and its history; None if somebody else changed it meanwhile."""
+        """Write a layer and its history; None if the layer or its schema changed meanwhile."""
         before = current.revision if current is not None else 0
         transaction = Transaction(
             namespace=namespace,
             steps=(
                 Put(Collection.CONFIG_LAYERS, fresh.scope.key, fresh, Expect(revision=before)),
                 Append(history_name(fresh.scope), fresh, keep=HISTORY_KEPT),
+                *condition,
             ),
             audit=AuditEntry(
                 actor=caller.name,
                 method=method,
                 object=f"config/{fresh.scope.key}",
                 event="config.updated",
-                reason=reason,
+                reason=fresh.reason,
                 request_id=request.request_id if request is not None else "",
                 details={"before_revision": str(before), "paths": changed_paths(current, fresh)},
             ),
@@ -250,7 +277,9 @@ class Configs:
         )
         try:
             return await self._ledger.commit(transaction)
-        except ConditionFailed:
+        except ConditionFailed as failed:
+            if transaction.steps[failed.step] in condition:
+                await self._read_model.at_least(namespace, failed.current_revision)
             return None
 
     async def _require_agent(self, namespace: str, scope: LayerScope) -> None:
@@ -297,7 +326,10 @@ class Configs:
     def _notes(self, namespace: str, fresh: ConfigLayer) -> tuple[str, ...]:
         view = self._read_model.view(namespace)
         scope = fresh.scope
-        others = [layer for layer in self.layers(view, scope) if layer.scope != scope]
+        # Nobody runs the emergency layer alone; what every agent has besides is the namespace's.
+        is_emergency = scope.kind is LayerKind.EMERGENCY
+        chain = self.layers(view, LayerScope(LayerKind.NAMESPACE) if is_emergency else scope)
+        others = [layer for layer in chain if layer.scope != scope]
         return tuple(
             note.message for note in narrowing_notes([*others, fresh]) if note.scope == scope.key
         )
