@@ -38,6 +38,7 @@ from controlplane.services.convergence import Convergence
 from controlplane.services.decisions import Decisions
 from controlplane.services.discovery import Discovery
 from controlplane.services.expiry import Expiry
+from controlplane.services.extra_schemas import ExtraSchemas
 from controlplane.services.hub import Hub, acknowledgements_topic
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.liveness import Liveness
@@ -245,7 +246,12 @@ class App:
             keeper,
         )
         config_service = ConfigService(
-            configs, Convergence(read_model, clock), read_model, tokens, keeper
+            configs,
+            ExtraSchemas(visible, configs),
+            Convergence(read_model, clock),
+            read_model,
+            tokens,
+            keeper,
         )
         policy_service = PolicyService(
             Policies(visible, read_model, max_policies=settings.max_policies),

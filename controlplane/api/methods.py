@@ -155,6 +155,8 @@ _ROWS: Final = (
     _stream(_CONFIG + "WatchConfig", Permission.READ),
     _read(_CONFIG + "ListConfigRevisions"),
     _write(_CONFIG + "RollbackConfig", Permission.OPERATE),
+    _write(_CONFIG + "SetExtraSchema", Permission.OPERATE),
+    _read(_CONFIG + "GetExtraSchema"),
     Method(
         name=_CONFIG + "WaitForConvergence",
         permission=Permission.READ,

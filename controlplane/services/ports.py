@@ -27,6 +27,8 @@ class Collection(StrEnum):
     """name@version -> agent_id (str)"""
     CONFIG_LAYERS = "config"
     """LayerScope.key -> domain.configs.ConfigLayer"""
+    CONFIG_SCHEMAS = "schemas"
+    """`extra` -> domain.configs.extra_schema.ExtraSchema"""
     POLICIES = "policies"
     """policy_id -> domain.policies.Policy"""
 
@@ -59,8 +61,8 @@ ABSENT = Expect(revision=0)
 class Put:
     """Writes one record.
 
-    With `fresh_generation` its generation becomes this commit's revision, and its creation time that
-    of this commit: it is another thing under the same key.
+    With `fresh_generation` its generation becomes this commit's revision, and its creation time
+    that of this commit: it is another thing under the same key.
     """
 
     collection: Collection

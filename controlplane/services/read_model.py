@@ -7,9 +7,12 @@ therefore always see whole commits. Beats change it too, in `LiveInstance`, with
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from controlplane.domain.agents import Agent, Instance, InstanceState
-from controlplane.domain.configs import ConfigLayer
+from controlplane.domain.configs import BASE_SCHEMA, ConfigLayer, ConfigSchema
+from controlplane.domain.configs.extra_schema import ExtraSchema
+from controlplane.domain.configs.extra_validator import CompiledExtraSchema
 from controlplane.domain.errors import NotReady
 from controlplane.domain.policies import Effect, OnError, Policy, PolicySet
 from controlplane.services.agent_index import AgentIndex
@@ -123,6 +126,10 @@ class NamespaceView:
         """agent name -> agent_ids of its versions"""
         self.index = AgentIndex()
         self.layers: dict[str, ConfigLayer] = {}
+        self.extra_schema: ExtraSchema | None = None
+        """What the namespace registered for `extra`; None: never anything."""
+        self._config_schema: ConfigSchema | None = BASE_SCHEMA
+        """None: `extra_schema` was not compiled yet."""
         self.policies: dict[str, Policy] = {}
         self.policy_set = PolicySet.compile((), revision=0, default_effect=default_effect)
         self.agents_revision = 0
@@ -139,23 +146,16 @@ class NamespaceView:
         policy_deletes: list[str] = []
         for item in touched:
             value = item.record.value if item.record is not None else None
-            match item.collection:
-                case Collection.AGENTS:
-                    self._apply_agent(item.key, value, changes)
-                case Collection.INSTANCES:
-                    self._apply_instance(item.key, value, changes)
-                case Collection.CONFIG_LAYERS:
-                    self._apply_layer(item.key, value, changes)
-                case Collection.POLICIES:
-                    changes.policies = True
-                    if value is None:
-                        policy_deletes.append(item.key)
-                        self.policies.pop(item.key, None)
-                    else:
-                        policy_puts.append(value)
-                        self.policies[item.key] = value
-                case Collection.NAMES:
-                    pass
+            if item.collection is not Collection.POLICIES:
+                self._apply_record(item.collection, item.key, value, changes)
+                continue
+            changes.policies = True
+            if value is None:
+                policy_deletes.append(item.key)
+                self.policies.pop(item.key, None)
+            else:
+                policy_puts.append(value)
+                self.policies[item.key] = value
         if changes.policies:
             self.policy_set = self.policy_set.with_changes(
                 put=policy_puts,
@@ -168,6 +168,27 @@ class NamespaceView:
         self.index.journal.note(changes.agent_ids, position.revision)
         self.position = position
         return changes
+
+    def _apply_record(self, collection: Collection, key: str, value: Any, changes: Changes) -> None:
+        match collection:
+            case Collection.AGENTS:
+                self._apply_agent(key, value, changes)
+            case Collection.INSTANCES:
+                self._apply_instance(key, value, changes)
+            case Collection.CONFIG_LAYERS:
+                self._apply_layer(key, value, changes)
+            case Collection.CONFIG_SCHEMAS:
+                self.extra_schema, self._config_schema = value, None
+            case Collection.NAMES | Collection.POLICIES:
+                pass
+
+    def config_schema(self) -> ConfigSchema:
+        """Return what configuration is checked against here, compiled once per revision."""
+        if self._config_schema is None:
+            document = self.extra_schema.document if self.extra_schema is not None else {}
+            check = CompiledExtraSchema(document) if document else None
+            self._config_schema = BASE_SCHEMA.with_extra(check)
+        return self._config_schema
 
     def _apply_agent(self, agent_id: str, agent: Agent | None, changes: Changes) -> None:
         changes.agent_ids.add(agent_id)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from controlplane.domain.agents import AgentStatus
+from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer, LayerKind, LayerScope
 from controlplane.domain.errors import RequestIdReused
 from controlplane.domain.policies.model import Effect, Policy
@@ -107,6 +108,7 @@ class TestCommit:
             may_widen=frozenset({"tools"}),
         )
         policy = Policy(policy_id="p", action=Effect.DENY, conditions={"a": {"in": [1, 2**62]}})
+        schema = ExtraSchema(document={"enum": [None, {"a": 1.5}], "$defs": {}}, author="alice")
         writer = agent("a", tags={"team": "ä"}, capabilities=("x", "y"))
         committed = await world.ledger.commit(
             transaction(
@@ -114,6 +116,7 @@ class TestCommit:
                 Put(Collection.INSTANCES, "i", instance("i")),
                 Put(Collection.CONFIG_LAYERS, layer.scope.key, layer),
                 Put(Collection.POLICIES, "p", policy),
+                Put(Collection.CONFIG_SCHEMAS, "extra", schema),
             )
         )
         (stored,) = await world.ledger.read(NS, Collection.AGENTS, ["a"])
@@ -127,6 +130,9 @@ class TestCommit:
         assert stored.value.scope == layer.scope
         assert stored.value.values == layer.values
         assert stored.value.may_widen == layer.may_widen
+        assert (stored.value.revision, stored.value.updated_at_ms) == (1, committed.at_ms)
+        (stored,) = await world.ledger.read(NS, Collection.CONFIG_SCHEMAS, ["extra"])
+        assert stored.value.document == schema.document
         assert (stored.value.revision, stored.value.updated_at_ms) == (1, committed.at_ms)
         (stored,) = await world.ledger.read(NS, Collection.POLICIES, ["p"])
         assert stored.value.conditions == policy.conditions

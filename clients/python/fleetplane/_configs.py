@@ -147,6 +147,56 @@ class ConfigCalls(Connected):
         response = await connection.call(connection.configs.RollbackConfig, request, timeout)
         return response.layer
 
+    async def get_extra_schema(
+        self, *, min_revision: int = 0, timeout: float | None = None
+    ) -> pb.GetExtraSchemaResponse:
+        """Return the JSON Schema that `extra` has to fit; `schema` is absent if there is none."""
+        request = pb.GetExtraSchemaRequest(namespace=self.namespace, min_revision=min_revision)
+        connection = self.connection
+        return await connection.call(connection.configs.GetExtraSchema, request, timeout)
+
+    async def set_extra_schema(
+        self,
+        schema: Mapping[str, JsonValue],
+        *,
+        expected_revision: int | None = None,
+        reason: str = "",
+        dry_run: bool = False,
+        force: bool = False,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> pb.SetExtraSchemaResponse:
+        """Register the JSON Schema that `extra` has to fit in this namespace.
+
+        Args:
+            schema: JSON Schema, draft 2020-12, for the object `extra`, such as
+                `{"properties": {"team": {"type": "string"}}}`. Empty removes it.
+            expected_revision: refuse if the schema is not at this revision; 0: never set yet.
+            reason: why, for the audit.
+            dry_run: validate and report what stored configuration violates; write nothing.
+            force: set it although stored configuration violates it.
+            request_id: makes a retry safe. Empty: a new one.
+            timeout: see the class.
+
+        Raises:
+            InvalidArgument: it is no schema that can be used (`violations` name `schema.<path>`),
+                or layers or agents violate it (`violations` name `schema` and say which).
+            LimitExceeded: it is larger than 64 KiB, or has too many parts.
+            RevisionConflict: somebody else changed the schema.
+        """
+        request = pb.SetExtraSchemaRequest(
+            namespace=self.namespace,
+            schema=to_struct(schema),
+            reason=reason,
+            dry_run=dry_run,
+            force=force,
+            request_id=request_id or new_request_id(),
+        )
+        if expected_revision is not None:
+            request.expected_revision = expected_revision
+        connection = self.connection
+        return await connection.call(connection.configs.SetExtraSchema, request, timeout)
+
     async def wait_for_convergence(
         self, revision: int, *, scope: Scope = NAMESPACE, timeout: float = 60.0
     ) -> pb.WaitForConvergenceResponse:

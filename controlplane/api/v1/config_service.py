@@ -18,6 +18,11 @@ from controlplane.api.convert.configs import (
     watch_event_to_proto,
     watched_from_proto,
 )
+from controlplane.api.convert.extra_schemas import (
+    extra_schema_to_proto,
+    schema_change_from_proto,
+    schema_changed_to_proto,
+)
 from controlplane.api.convert.requests import reason_from_proto, request_key
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
 from controlplane.api.streams import StreamKeeper, run_stream
@@ -26,6 +31,7 @@ from controlplane.domain.identity import namespace_of
 from controlplane.services.config_watch import ConfigWatch
 from controlplane.services.configs import Configs
 from controlplane.services.convergence import Convergence
+from controlplane.services.extra_schemas import ExtraSchemas
 from controlplane.services.read_model import ReadModel
 from fleetplane.v1 import config_service_pb2 as pb
 from fleetplane.v1 import config_service_pb2_grpc as pb_grpc
@@ -40,12 +46,14 @@ class ConfigService(pb_grpc.ConfigServiceServicer):
     def __init__(
         self,
         configs: Configs,
+        extra_schemas: ExtraSchemas,
         convergence: Convergence,
         read_model: ReadModel,
         tokens: PageTokens,
         keeper: StreamKeeper,
     ) -> None:
         self._configs = configs
+        self._extra_schemas = extra_schemas
         self._convergence = convergence
         self._read_model = read_model
         self._tokens = tokens
@@ -138,6 +146,24 @@ class ConfigService(pb_grpc.ConfigServiceServicer):
             seconds=context.time_remaining(),
         )
         return convergence_to_proto(outcome)
+
+    async def SetExtraSchema(
+        self, request: pb.SetExtraSchemaRequest, context: Context
+    ) -> pb.SetExtraSchemaResponse:
+        change = schema_change_from_proto(request, request_key(request, request.request_id))
+        outcome = await self._extra_schemas.set(
+            namespace_of(request.namespace), change, caller=current_caller()
+        )
+        return schema_changed_to_proto(outcome)
+
+    async def GetExtraSchema(
+        self, request: pb.GetExtraSchemaRequest, context: Context
+    ) -> pb.GetExtraSchemaResponse:
+        view = await self._configs.view(namespace_of(request.namespace), request.min_revision)
+        return pb.GetExtraSchemaResponse(
+            schema=extra_schema_to_proto(view.extra_schema) if view.extra_schema else None,
+            position=position_to_proto(view.position),
+        )
 
 
 def _go_away(message: watch_pb2.GoAway) -> pb.WatchConfigResponse:

@@ -7,7 +7,7 @@ judges what a layer sets: it passes whatever other layers could still complete (
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 from jsonschema.protocols import Validator
@@ -16,6 +16,7 @@ from referencing import Registry
 
 from controlplane.domain.configs import schema_document as accepted
 from controlplane.domain.configs.document import Json
+from controlplane.domain.configs.schema import ExtraValidator
 from controlplane.domain.configs.schema_keywords import NEVER, Keywords
 from controlplane.domain.configs.schema_meter import MAX_STEPS, Meter, TooMuchWorkError
 
@@ -79,9 +80,7 @@ class OnlyNew:
     some of it, have to stay possible.
     """
 
-    def __init__(
-        self, validator: CompiledExtraSchema | Self, known: Iterable[tuple[str, str]]
-    ) -> None:
+    def __init__(self, validator: ExtraValidator, known: Iterable[tuple[str, str]]) -> None:
         self._validator = validator
         self._known = frozenset(known)
 

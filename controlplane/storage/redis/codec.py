@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from controlplane.domain.agents import Agent, Instance
+from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer
 from controlplane.domain.policies.model import Policy
 from controlplane.services.ports import Record
@@ -28,6 +29,7 @@ _SCHEMAS: Final[tuple[tuple[Any, int, int], ...]] = (
     (Instance, 3, 1),
     (ConfigLayer, 4, 1),
     (Policy, 5, 1),
+    (ExtraSchema, 6, 1),
 )
 _PLAIN_TAG: Final = bytes((0, 1))
 _PLAIN_TYPES: Final = (dict, list, tuple, int, float, bool, bytes, type(None))

@@ -295,3 +295,11 @@ async def test_what_is_newer(held: Held | None, at: int, expected: bool) -> None
     config = plane.configs.effective(plane.read_model.view(NS), NAMESPACE)
     config = replace(config, revision=5, digest="same")
     assert is_newer(config, Position("e", at), held) is expected
+
+
+async def test_a_change_of_the_emergency_layer_is_answered() -> None:
+    plane = Plane()
+    await change(plane, NAMESPACE, set_={"max_tokens": 1000})
+    outcome = await change(plane, LayerScope(LayerKind.EMERGENCY), set_={"max_tokens": 2000})
+    assert outcome.changed
+    assert outcome.notes == ("max_tokens: asked 2000 by emergency, bound 1000 by namespace",)

@@ -856,3 +856,233 @@ class WaitForConvergenceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WaitForConvergenceResponse: _TypeAlias = WaitForConvergenceResponse  # noqa: Y015
+
+@_typing.final
+class ExtraSchema(_message.Message):
+    """The JSON Schema of `extra` in one namespace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of the namespace at which it was set; 0 if it was not written (`dry_run`)."""
+    author: _builtins.str
+    """Who set it."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def schema(self) -> _struct_pb2.Struct:
+        """JSON Schema, draft 2020-12, for the object `extra`. Empty: removed, everything is accepted."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When, on the store's clock."""
+
+    def __init__(
+        self,
+        *,
+        schema: _struct_pb2.Struct | None = ...,
+        revision: _builtins.int = ...,
+        author: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema", "updated_at", b"updated_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "reason", b"reason", "revision", b"revision", "schema", b"schema", "updated_at", b"updated_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtraSchema: _TypeAlias = ExtraSchema  # noqa: Y015
+
+@_typing.final
+class ExtraSchemaViolation(_message.Message):
+    """Something stored that does not fit a schema. Either `layer` or `agent_id` is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent for which it is wrong once its layers are merged, such as a key that none of them
+    sets.
+    """
+    path: _builtins.str
+    """Path, such as `extra.team.color` or `extra.rules[2].name`."""
+    description: _builtins.str
+    """What is wrong there. Never repeats the value."""
+    @_builtins.property
+    def layer(self) -> Global___ConfigScope:
+        """The layer that sets it."""
+
+    def __init__(
+        self,
+        *,
+        layer: Global___ConfigScope | None = ...,
+        agent_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "description", b"description", "layer", b"layer", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtraSchemaViolation: _TypeAlias = ExtraSchemaViolation  # noqa: Y015
+
+@_typing.final
+class SetExtraSchemaRequest(_message.Message):
+    """Request of SetExtraSchema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    expected_revision: _builtins.int
+    """Refuse if the schema is not at this revision; 0 means "must never have been set"; absent: not
+    checked.
+    """
+    reason: _builtins.str
+    """Why, for the audit. At most 1,024 bytes."""
+    dry_run: _builtins.bool
+    """Validate and report, write nothing."""
+    force: _builtins.bool
+    """Set it although stored configuration violates it. What is wrong stays in force until somebody
+    changes it.
+    """
+    request_id: _builtins.str
+    """Makes a retry safe. At most 128 bytes."""
+    @_builtins.property
+    def schema(self) -> _struct_pb2.Struct:
+        """The schema, at most 64 KiB as compact JSON and 32 levels. Empty removes it."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        schema: _struct_pb2.Struct | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "schema", b"schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "dry_run", b"dry_run", "expected_revision", b"expected_revision", "force", b"force", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___SetExtraSchemaRequest: _TypeAlias = SetExtraSchemaRequest  # noqa: Y015
+
+@_typing.final
+class SetExtraSchemaResponse(_message.Message):
+    """Response of SetExtraSchema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    MORE_VIOLATIONS_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """False if it was the same already."""
+    more_violations: _builtins.bool
+    """True if there is more than is listed."""
+    @_builtins.property
+    def schema(self) -> Global___ExtraSchema:
+        """The schema as it is now (or would be)."""
+
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExtraSchemaViolation]:
+        """With `dry_run` or `force`: what violates it, at most 100 entries, layers before agents. Without,
+        only what was stored while the schema was.
+        """
+
+    def __init__(
+        self,
+        *,
+        schema: Global___ExtraSchema | None = ...,
+        changed: _builtins.bool = ...,
+        violations: _abc.Iterable[Global___ExtraSchemaViolation] | None = ...,
+        more_violations: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "more_violations", b"more_violations", "schema", b"schema", "violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetExtraSchemaResponse: _TypeAlias = SetExtraSchemaResponse  # noqa: Y015
+
+@_typing.final
+class GetExtraSchemaRequest(_message.Message):
+    """Request of GetExtraSchema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExtraSchemaRequest: _TypeAlias = GetExtraSchemaRequest  # noqa: Y015
+
+@_typing.final
+class GetExtraSchemaResponse(_message.Message):
+    """Response of GetExtraSchema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schema(self) -> Global___ExtraSchema:
+        """The schema; absent if the namespace never had one. One that was removed is there, and empty."""
+
+    @_builtins.property
+    def position(self) -> _watch_pb2.WatchPosition:
+        """What the answer reflects."""
+
+    def __init__(
+        self,
+        *,
+        schema: Global___ExtraSchema | None = ...,
+        position: _watch_pb2.WatchPosition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "schema", b"schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExtraSchemaResponse: _TypeAlias = GetExtraSchemaResponse  # noqa: Y015

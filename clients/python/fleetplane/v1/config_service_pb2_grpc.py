@@ -71,6 +71,16 @@ class ConfigServiceStub:
                 request_serializer=fleetplane_dot_v1_dot_config__service__pb2.WaitForConvergenceRequest.SerializeToString,
                 response_deserializer=fleetplane_dot_v1_dot_config__service__pb2.WaitForConvergenceResponse.FromString,
                 _registered_method=True)
+        self.SetExtraSchema = channel.unary_unary(
+                '/fleetplane.v1.ConfigService/SetExtraSchema',
+                request_serializer=fleetplane_dot_v1_dot_config__service__pb2.SetExtraSchemaRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_config__service__pb2.SetExtraSchemaResponse.FromString,
+                _registered_method=True)
+        self.GetExtraSchema = channel.unary_unary(
+                '/fleetplane.v1.ConfigService/GetExtraSchema',
+                request_serializer=fleetplane_dot_v1_dot_config__service__pb2.GetExtraSchemaRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_config__service__pb2.GetExtraSchemaResponse.FromString,
+                _registered_method=True)
 
 
 class ConfigServiceServicer:
@@ -118,6 +128,10 @@ class ConfigServiceServicer:
         intermediate ones.
         4. `bookmark` every 15 s of silence: everything up to that position was sent.
         5. `go_away`, then OK, when the server ends the stream: reconnect with the last positions.
+
+        Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+        that accepts nothing for 10 s: its window is full, so no message can reach it. Reconnect with the
+        last positions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +156,35 @@ class ConfigServiceServicer:
     def WaitForConvergence(self, request, context):
         """Waits until every live instance in a scope runs at least the given revision, or the deadline of
         the call (at most 10 min) has nearly passed; names the laggards. Operators and pipelines call it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetExtraSchema(self, request, context):
+        """Registers the JSON Schema that `extra` has to fit in this namespace, replaces it or removes it.
+        Operators call it.
+
+        From then on UpdateConfig and RollbackConfig refuse what makes `extra` wrong: what a layer sets
+        is checked by itself (missing keys are fine there), and merged for every registered agent that
+        the layer applies to. What was wrong before the change does not hinder it.
+
+        A schema that existing layers, or the merged `extra` of registered agents, violate is refused
+        with INVALID_ARGUMENT/INVALID_FIELD listing them, unless `force` is set. `dry_run` lists them.
+
+        The schema is of draft 2020-12. Refused naming `schema.<path>`: references out of the document
+        or back to themselves, patterns that RE2 does not know, `unevaluatedProperties` and
+        `unevaluatedItems`, dynamic references, more than 32 levels. `format` is an annotation.
+        Errors: ABORTED/REVISION_CONFLICT; RESOURCE_EXHAUSTED/LIMIT_EXCEEDED above 64 KiB, 2,000
+        objects, lists and booleans, or 100 patterns.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExtraSchema(self, request, context):
+        """Returns the JSON Schema of `extra`. Agents and operators call it. Answered from memory. A
+        namespace without one is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +222,16 @@ def add_ConfigServiceServicer_to_server(servicer, server):
                     servicer.WaitForConvergence,
                     request_deserializer=fleetplane_dot_v1_dot_config__service__pb2.WaitForConvergenceRequest.FromString,
                     response_serializer=fleetplane_dot_v1_dot_config__service__pb2.WaitForConvergenceResponse.SerializeToString,
+            ),
+            'SetExtraSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetExtraSchema,
+                    request_deserializer=fleetplane_dot_v1_dot_config__service__pb2.SetExtraSchemaRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_config__service__pb2.SetExtraSchemaResponse.SerializeToString,
+            ),
+            'GetExtraSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExtraSchema,
+                    request_deserializer=fleetplane_dot_v1_dot_config__service__pb2.GetExtraSchemaRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_config__service__pb2.GetExtraSchemaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -350,6 +403,60 @@ class ConfigService:
             '/fleetplane.v1.ConfigService/WaitForConvergence',
             fleetplane_dot_v1_dot_config__service__pb2.WaitForConvergenceRequest.SerializeToString,
             fleetplane_dot_v1_dot_config__service__pb2.WaitForConvergenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetExtraSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.ConfigService/SetExtraSchema',
+            fleetplane_dot_v1_dot_config__service__pb2.SetExtraSchemaRequest.SerializeToString,
+            fleetplane_dot_v1_dot_config__service__pb2.SetExtraSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExtraSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.ConfigService/GetExtraSchema',
+            fleetplane_dot_v1_dot_config__service__pb2.GetExtraSchemaRequest.SerializeToString,
+            fleetplane_dot_v1_dot_config__service__pb2.GetExtraSchemaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,10 @@ class ConfigServiceStub:
        intermediate ones.
     4. `bookmark` every 15 s of silence: everything up to that position was sent.
     5. `go_away`, then OK, when the server ends the stream: reconnect with the last positions.
+
+    Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+    that accepts nothing for 10 s: its window is full, so no message can reach it. Reconnect with the
+    last positions.
     """
     ListConfigRevisions: _grpc.UnaryUnaryMultiCallable[_config_service_pb2.ListConfigRevisionsRequest, _config_service_pb2.ListConfigRevisionsResponse]
     """Lists the history of one layer, newest first. Operators and auditors call it.
@@ -79,6 +83,27 @@ class ConfigServiceStub:
     WaitForConvergence: _grpc.UnaryUnaryMultiCallable[_config_service_pb2.WaitForConvergenceRequest, _config_service_pb2.WaitForConvergenceResponse]
     """Waits until every live instance in a scope runs at least the given revision, or the deadline of
     the call (at most 10 min) has nearly passed; names the laggards. Operators and pipelines call it.
+    """
+    SetExtraSchema: _grpc.UnaryUnaryMultiCallable[_config_service_pb2.SetExtraSchemaRequest, _config_service_pb2.SetExtraSchemaResponse]
+    """Registers the JSON Schema that `extra` has to fit in this namespace, replaces it or removes it.
+    Operators call it.
+
+    From then on UpdateConfig and RollbackConfig refuse what makes `extra` wrong: what a layer sets
+    is checked by itself (missing keys are fine there), and merged for every registered agent that
+    the layer applies to. What was wrong before the change does not hinder it.
+
+    A schema that existing layers, or the merged `extra` of registered agents, violate is refused
+    with INVALID_ARGUMENT/INVALID_FIELD listing them, unless `force` is set. `dry_run` lists them.
+
+    The schema is of draft 2020-12. Refused naming `schema.<path>`: references out of the document
+    or back to themselves, patterns that RE2 does not know, `unevaluatedProperties` and
+    `unevaluatedItems`, dynamic references, more than 32 levels. `format` is an annotation.
+    Errors: ABORTED/REVISION_CONFLICT; RESOURCE_EXHAUSTED/LIMIT_EXCEEDED above 64 KiB, 2,000
+    objects, lists and booleans, or 100 patterns.
+    """
+    GetExtraSchema: _grpc.UnaryUnaryMultiCallable[_config_service_pb2.GetExtraSchemaRequest, _config_service_pb2.GetExtraSchemaResponse]
+    """Returns the JSON Schema of `extra`. Agents and operators call it. Answered from memory. A
+    namespace without one is no error.
     """
 
 @_typing.type_check_only
@@ -120,6 +145,10 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
        intermediate ones.
     4. `bookmark` every 15 s of silence: everything up to that position was sent.
     5. `go_away`, then OK, when the server ends the stream: reconnect with the last positions.
+
+    Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+    that accepts nothing for 10 s: its window is full, so no message can reach it. Reconnect with the
+    last positions.
     """
     ListConfigRevisions: _aio.UnaryUnaryMultiCallable[_config_service_pb2.ListConfigRevisionsRequest, _config_service_pb2.ListConfigRevisionsResponse]  # type: ignore[assignment]
     """Lists the history of one layer, newest first. Operators and auditors call it.
@@ -132,6 +161,27 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     WaitForConvergence: _aio.UnaryUnaryMultiCallable[_config_service_pb2.WaitForConvergenceRequest, _config_service_pb2.WaitForConvergenceResponse]  # type: ignore[assignment]
     """Waits until every live instance in a scope runs at least the given revision, or the deadline of
     the call (at most 10 min) has nearly passed; names the laggards. Operators and pipelines call it.
+    """
+    SetExtraSchema: _aio.UnaryUnaryMultiCallable[_config_service_pb2.SetExtraSchemaRequest, _config_service_pb2.SetExtraSchemaResponse]  # type: ignore[assignment]
+    """Registers the JSON Schema that `extra` has to fit in this namespace, replaces it or removes it.
+    Operators call it.
+
+    From then on UpdateConfig and RollbackConfig refuse what makes `extra` wrong: what a layer sets
+    is checked by itself (missing keys are fine there), and merged for every registered agent that
+    the layer applies to. What was wrong before the change does not hinder it.
+
+    A schema that existing layers, or the merged `extra` of registered agents, violate is refused
+    with INVALID_ARGUMENT/INVALID_FIELD listing them, unless `force` is set. `dry_run` lists them.
+
+    The schema is of draft 2020-12. Refused naming `schema.<path>`: references out of the document
+    or back to themselves, patterns that RE2 does not know, `unevaluatedProperties` and
+    `unevaluatedItems`, dynamic references, more than 32 levels. `format` is an annotation.
+    Errors: ABORTED/REVISION_CONFLICT; RESOURCE_EXHAUSTED/LIMIT_EXCEEDED above 64 KiB, 2,000
+    objects, lists and booleans, or 100 patterns.
+    """
+    GetExtraSchema: _aio.UnaryUnaryMultiCallable[_config_service_pb2.GetExtraSchemaRequest, _config_service_pb2.GetExtraSchemaResponse]  # type: ignore[assignment]
+    """Returns the JSON Schema of `extra`. Agents and operators call it. Answered from memory. A
+    namespace without one is no error.
     """
 
 class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -188,6 +238,10 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
            intermediate ones.
         4. `bookmark` every 15 s of silence: everything up to that position was sent.
         5. `go_away`, then OK, when the server ends the stream: reconnect with the last positions.
+
+        Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+        that accepts nothing for 10 s: its window is full, so no message can reach it. Reconnect with the
+        last positions.
         """
 
     @_abc_1.abstractmethod
@@ -218,6 +272,39 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_config_service_pb2.WaitForConvergenceResponse, _abc.Awaitable[_config_service_pb2.WaitForConvergenceResponse]]:
         """Waits until every live instance in a scope runs at least the given revision, or the deadline of
         the call (at most 10 min) has nearly passed; names the laggards. Operators and pipelines call it.
+        """
+
+    @_abc_1.abstractmethod
+    def SetExtraSchema(
+        self,
+        request: _config_service_pb2.SetExtraSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_config_service_pb2.SetExtraSchemaResponse, _abc.Awaitable[_config_service_pb2.SetExtraSchemaResponse]]:
+        """Registers the JSON Schema that `extra` has to fit in this namespace, replaces it or removes it.
+        Operators call it.
+
+        From then on UpdateConfig and RollbackConfig refuse what makes `extra` wrong: what a layer sets
+        is checked by itself (missing keys are fine there), and merged for every registered agent that
+        the layer applies to. What was wrong before the change does not hinder it.
+
+        A schema that existing layers, or the merged `extra` of registered agents, violate is refused
+        with INVALID_ARGUMENT/INVALID_FIELD listing them, unless `force` is set. `dry_run` lists them.
+
+        The schema is of draft 2020-12. Refused naming `schema.<path>`: references out of the document
+        or back to themselves, patterns that RE2 does not know, `unevaluatedProperties` and
+        `unevaluatedItems`, dynamic references, more than 32 levels. `format` is an annotation.
+        Errors: ABORTED/REVISION_CONFLICT; RESOURCE_EXHAUSTED/LIMIT_EXCEEDED above 64 KiB, 2,000
+        objects, lists and booleans, or 100 patterns.
+        """
+
+    @_abc_1.abstractmethod
+    def GetExtraSchema(
+        self,
+        request: _config_service_pb2.GetExtraSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_config_service_pb2.GetExtraSchemaResponse, _abc.Awaitable[_config_service_pb2.GetExtraSchemaResponse]]:
+        """Returns the JSON Schema of `extra`. Agents and operators call it. Answered from memory. A
+        namespace without one is no error.
         """
 
 def add_ConfigServiceServicer_to_server(servicer: ConfigServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
