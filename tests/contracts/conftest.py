@@ -1,6 +1,11 @@
 """The implementations that every suite in this folder is run against.
 
 A suite takes the fixture `world` and never asks which one it got.
+
+Redis is whatever server the environment variable FLEETPLANE_TEST_STORE_BINARY names, by default the
+bundled Valkey. To see whether another version of Redis or Valkey is fit to be a store:
+
+    FLEETPLANE_TEST_STORE_BINARY=/path/to/redis-server pytest tests/contracts tests/integration
 """
 
 from collections.abc import AsyncIterator

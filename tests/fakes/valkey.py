@@ -1,7 +1,8 @@
 """Real Valkey servers for tests: standalone, Sentinel and Cluster, from the bundled binary.
 
 Everything listens on a unix socket or on a free loopback port, lives in a short temporary
-directory, and is killed when its context manager ends.
+directory, and is killed when its context manager ends. The environment variable
+FLEETPLANE_TEST_STORE_BINARY names another server program; see tests/contracts/conftest.py.
 """
 
 import asyncio
@@ -19,6 +20,12 @@ from controlplane.storage.redis.store_binary import find_server_binary
 
 READY_SECONDS = 5.0
 _POLL_SECONDS = 0.005
+
+
+def server_binary() -> Path:
+    """The server program that the tests run."""
+    chosen = os.environ.get("FLEETPLANE_TEST_STORE_BINARY")
+    return find_server_binary(Path(chosen) if chosen else None)
 
 
 class ValkeyServer:
@@ -52,7 +59,7 @@ class ValkeyServer:
         return self._process.pid
 
     async def start(self) -> None:
-        command = [str(find_server_binary())]
+        command = [str(server_binary())]
         if self._config is not None:
             command += [str(self._config)]
         else:
@@ -129,10 +136,19 @@ def short_directory():
         shutil.rmtree(path, ignore_errors=True)
 
 
+# How far a Cluster node's own port is from the one it serves clients on.
+_CLUSTER_BUS = 10_000
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free, and so is the one that a Cluster node would use besides."""
+    while True:
+        with socket.socket() as probe, socket.socket() as beside:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                beside.bind(("127.0.0.1", port + _CLUSTER_BUS))
+                return port
 
 
 # Two ways in which services forbid CONFIG: unknown command, and refused by the access list.
@@ -187,7 +203,7 @@ async def sentinel_group(sentinels: int = 1) -> AsyncIterator[SentinelGroup]:
     with short_directory() as root:
         servers = [_member(root, name) for name in ("primary", "replica")]
         primary, replica = servers
-        replica._arguments = ("--replicaof", f"127.0.0.1 {primary.port}")
+        replica._arguments = ("--replicaof", "127.0.0.1", str(primary.port))
         watchers = [_sentinel(root, i, primary, sentinels) for i in range(sentinels)]
         everyone = [primary, replica, *watchers]
         try:
@@ -262,39 +278,31 @@ async def valkey_cluster(
 ) -> AsyncIterator[ClusterGroup]:
     """Run a Cluster of `size` primaries."""
     with short_directory() as root:
-        buses = [free_port() for _ in range(size)]
         clustered = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
         nodes = [
-            _member(
-                root,
-                f"node{i}",
-                *clustered,
-                "--cluster-port",
-                str(buses[i]),
-                *arguments,
-                persistent=persistent,
-            )
+            _member(root, f"node{i}", *clustered, *arguments, persistent=persistent)
             for i in range(size)
         ]
         try:
             async with asyncio.timeout(READY_SECONDS * 2):
                 for node in nodes:
                     await node.start()
-                await _join(nodes, buses)
+                await _join(nodes)
             yield ClusterGroup(nodes)
         finally:
             for node in nodes:
                 node.kill()
 
 
-async def _join(nodes: Sequence[ValkeyServer], buses: Sequence[int]) -> None:
+async def _join(nodes: Sequence[ValkeyServer]) -> None:
     share = 16_384 // len(nodes) + 1
     for i, node in enumerate(nodes):
-        last = min(16_383, (i + 1) * share - 1)
-        await node.command(f"CLUSTER ADDSLOTSRANGE {i * share} {last}")
+        slots = range(i * share, min(16_384, (i + 1) * share))
+        # Redis 6.2 knows no ranges.
+        await node.command(f"CLUSTER ADDSLOTS {' '.join(map(str, slots))}")
         await node.command(f"CLUSTER SET-CONFIG-EPOCH {i + 1}")
-        for peer, bus in zip(nodes[i + 1 :], buses[i + 1 :], strict=True):
-            await node.command(f"CLUSTER MEET 127.0.0.1 {peer.port} {bus}")
+        for peer in nodes[i + 1 :]:
+            await node.command(f"CLUSTER MEET 127.0.0.1 {peer.port}")
     for node in nodes:
         while True:
             info = await node.command("CLUSTER INFO")

@@ -101,9 +101,8 @@ async def test_a_batch_keeps_its_order_while_the_script_cache_is_flushed():
         await flusher
 
 
-@pytest.mark.parametrize("denied", ["-script", "-script|load"])
-async def test_a_server_that_forbids_loading_scripts_is_given_their_source(denied):
-    user = ("--user", "default", "on", "nopass", "~*", "&*", "+@all", denied)
+async def test_a_server_that_forbids_loading_scripts_is_given_their_source():
+    user = ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-script")
     async with valkey_server(*user) as server, StoreConnection(server.url) as store:
         assert await store.run(APPEND, ["k"], ["a"]) == 1
         assert await store.eval_many(APPEND, [(["k"], ["b"]), (["k"], ["c"])]) == [2, 3]
@@ -223,7 +222,8 @@ async def test_a_server_that_forbids_config_is_accepted(denial):
     async with valkey_server(*denial) as server, StoreConnection(server.url) as store:
         facts = await store.check_server()
         assert facts.keyspace_notifications is KeyspaceNotifications.DENIED
-        assert (facts.server, facts.is_cluster) == ("valkey", False)
+        assert facts.server in ("valkey", "redis")
+        assert not facts.is_cluster
 
 
 async def test_a_server_that_may_evict_is_warned_about(caplog):
@@ -317,7 +317,7 @@ async def test_a_url_of_the_wrong_topology_says_which_to_use():
             with pytest.raises(StoreConfigurationError, match="redis://"):
                 await store.check_server()
     async with (
-        valkey_server("--cluster-enabled", "yes", "--cluster-port", "0") as server,
+        valkey_server("--cluster-enabled", "yes", tcp=True) as server,
         StoreConnection(server.url) as store,
     ):
         with pytest.raises(StoreConfigurationError, match=r"redis\+cluster://"):
