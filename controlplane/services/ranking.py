@@ -6,6 +6,7 @@ orchestrator asks for every task; what was made for a query is kept until either
 
 from collections import OrderedDict
 from collections.abc import Collection
+from math import isqrt
 from typing import NamedTuple
 
 from controlplane.domain.agents import Agent
@@ -103,7 +104,7 @@ class Rankings:
         matching = len(view.index.candidates(job.wanted))
         if matching <= MAX_RANKED:
             return self._remembered(view, job, _ALL, last=True, anew=anew)
-        shares = -(-matching // _share_size(job))
+        shares = _prime_from(-(-matching // _share_size(job)))
         first = int.from_bytes(session_hash(session_id, "")) % shares
         best_texts = bool(job.task_description) and step == 0
         share = _Share((first + step) % shares, shares, best_texts)
@@ -168,6 +169,18 @@ def _version_of(view: NamespaceView) -> _Version:
 def _share_size(job: Job) -> int:
     """Return how many agents a share has at most, but for the best text matches."""
     return max(MAX_RANKED // 2, 1) if job.task_description else MAX_RANKED
+
+
+def _prime_from(least: int) -> int:
+    """Return the smallest prime that is at least `least`, which is at least 2.
+
+    Ids often have a rhythm: if every tenth agent matches, every fortieth is a match either always
+    or never. With a prime number of shares they are of equal size all the same.
+    """
+    number = least
+    while any(number % divisor == 0 for divisor in range(2, isqrt(number) + 1)):
+        number += 1
+    return number
 
 
 def _entrants(view: NamespaceView, job: Job, share: _Share) -> Collection[str]:

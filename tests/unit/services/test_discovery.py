@@ -241,6 +241,26 @@ async def test_of_very_many_agents_each_session_has_its_share(replica, discovery
     assert all(int(winner[-2:]) % 3 for winner in winners)
 
 
+async def test_shares_are_of_like_size_when_every_tenth_agent_matches(
+    replica, discovery, monkeypatch
+):
+    monkeypatch.setattr(ranking, "MAX_RANKED", 5)
+    for number in range(1000):
+        running_agent(replica, f"agt-{number:04}", owner="o" if number % 10 == 3 else "")
+    wanted = AgentFilter(owner="o")
+
+    sizes = {
+        (
+            await discovery.find_best(
+                BestAgentQuery(namespace=NS, filter=wanted, session_id=str(number))
+            )
+        ).candidate_count
+        for number in range(60)
+    }
+
+    assert sizes <= {4, 5}
+
+
 async def test_a_share_without_capacity_does_not_hide_the_others(replica, discovery, monkeypatch):
     monkeypatch.setattr(ranking, "MAX_RANKED", 2)
     for number in range(10):
