@@ -6,6 +6,7 @@ import typer
 
 from controlplane.cli.arguments import json_pairs
 from controlplane.cli.call import Globals, Output, command
+from controlplane.cli.config_schema import app as schema_commands
 from controlplane.cli.config_scopes import Agent, Emergency, Name, scope_name, scope_of
 from controlplane.cli.outcomes import CommandFailed, WrongInput
 from controlplane.cli.rendering import as_dict, note, write, write_value
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="What running agents are configured with. Layers, weakest first: defaults, namespace, "
     "agent name, agent id, emergency.",
 )
+app.add_typer(schema_commands, name="schema")
 
 Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why, for history and audit.")

@@ -10,20 +10,24 @@ from collections.abc import Callable, Iterable, Sequence
 from controlplane.domain.configs import (
     ConfigLayer,
     ConfigSchema,
+    Json,
     effective_violations,
     layer_key,
     merge,
 )
+from controlplane.domain.configs.document import nested
 from controlplane.domain.configs.extra_schema import EXTRA_SCHEMA_KEY
 from controlplane.domain.configs.extra_validator import OnlyNew
 from controlplane.domain.configs.schema import EXTRA
-from controlplane.domain.configs.validation import extra_violations, refuse
+from controlplane.domain.configs.validation import refuse
 from controlplane.domain.errors import FieldViolation
 from controlplane.services.ports import Collection, Expect, Require
 from controlplane.services.read_model import NamespaceView
 
 MAX_REPORTED_AGENTS = 100
 """Agents looked for: whoever breaks a hundred needs to know that, not the other thousands."""
+
+_BELOW = EXTRA + "."
 
 Chain = tuple[str, Sequence[ConfigLayer]]
 """An agent_id and the layers that apply to the agent."""
@@ -36,9 +40,8 @@ def schema_for_change(view: NamespaceView, current: ConfigLayer | None) -> Confi
     schema = view.config_schema()
     if schema.extra is None or current is None:
         return schema
-    known = extra_violations(current.values, schema, sparse=True, prefix="")
-    paths = ((v.field.removeprefix(EXTRA).removeprefix("."), v.description) for v in known)
-    return schema.with_extra(OnlyNew(schema.extra, paths))
+    before = {path.removeprefix(_BELOW): value for path, value in _extra(current).items()}
+    return schema.with_extra(OnlyNew(schema.extra, nested(before)))
 
 
 def guard(
@@ -64,18 +67,15 @@ async def refuse_wrong_merges(
     Raises:
         InvalidArgument: it does; violations name `<prefix>.extra.<path>` and an agent each.
     """
-    if schema.extra is None or not _touches_extra(current, fresh):
+    check = schema.extra
+    if check is None or not _touches_extra(current, fresh):
         return
 
     def judge(layers: Sequence[ConfigLayer]) -> Wrong:
         others = [layer for layer in layers if layer.scope != fresh.scope]
-        after = effective_violations(merge([*others, fresh]), schema)
-        if not after:
-            return ()
-        before = effective_violations(
-            merge([*others, current] if current is not None else others), schema
-        )
-        return tuple(violation for violation in after if violation not in before)
+        before = merge([*others, current] if current is not None else others)
+        only_new = schema.with_extra(OnlyNew(check, before.extra))
+        return tuple(effective_violations(merge([*others, fresh]), only_new))
 
     agents_of: dict[FieldViolation, list[str]] = {}
     for agent_id, wrong in await violating_agents(chains, judge):
@@ -116,9 +116,9 @@ def _touches_extra(before: ConfigLayer | None, after: ConfigLayer) -> bool:
     return _extra(before) != _extra(after)
 
 
-def _extra(layer: ConfigLayer | None) -> dict[str, object]:
+def _extra(layer: ConfigLayer | None) -> dict[str, Json]:
     values = layer.values if layer is not None else {}
-    return {path: value for path, value in values.items() if path.startswith(EXTRA + ".")}
+    return {path: value for path, value in values.items() if path.startswith(_BELOW)}
 
 
 def _named(agent_ids: Sequence[str]) -> str:

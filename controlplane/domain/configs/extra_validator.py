@@ -15,7 +15,7 @@ from jsonschema.validators import create
 from referencing import Registry
 
 from controlplane.domain.configs import schema_document as accepted
-from controlplane.domain.configs.document import Json
+from controlplane.domain.configs.document import Json, leaves
 from controlplane.domain.configs.schema import ExtraValidator
 from controlplane.domain.configs.schema_keywords import NEVER, Keywords
 from controlplane.domain.configs.schema_meter import MAX_STEPS, Meter, TooMuchWorkError
@@ -74,20 +74,41 @@ class CompiledExtraSchema:
 
 
 class OnlyNew:
-    """Reports what a change makes wrong, not what was wrong before.
+    """Reports what a change makes wrong, not what was wrong before and was left alone.
 
     A schema may be registered although layers violate it; unrelated changes, and changes that mend
     some of it, have to stay possible.
     """
 
-    def __init__(self, validator: ExtraValidator, known: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, validator: ExtraValidator, before: Mapping[str, Json]) -> None:
         self._validator = validator
-        self._known = frozenset(known)
+        self._before = before
 
     def violations(self, extra: Mapping[str, Json], *, sparse: bool) -> list[tuple[str, str]]:
-        """Return the violations that are not known already; see `schema.ExtraValidator`."""
+        """Return the new violations of `extra`, which was `before`; see `schema.ExtraValidator`."""
         found = self._validator.violations(extra, sparse=sparse)
-        return [one for one in found if one not in self._known]
+        if not found:
+            return []
+        known = frozenset(self._validator.violations(self._before, sparse=sparse))
+        changed = _changed_leaves(self._before, extra)
+        return [one for one in found if one not in known or _is_within(one[0], changed)]
+
+
+def _changed_leaves(before: Mapping[str, Json], after: Mapping[str, Json]) -> set[str]:
+    old, new = (
+        {path.removeprefix("."): value for path, value in leaves(document, "")}
+        for document in (before, after)
+    )
+    return {
+        path
+        for path in old.keys() | new.keys()
+        if (type(old.get(path)), old.get(path)) != (type(new.get(path)), new.get(path))
+    }
+
+
+def _is_within(path: str, leaf_paths: set[str]) -> bool:
+    """Whether a violation's path is one of the leaves, or lies in the list that a leaf is."""
+    return path.partition("[")[0] in leaf_paths
 
 
 def _judge(schema: Any, keywords: Keywords) -> Validator:

@@ -177,6 +177,8 @@ async def test_what_was_wrong_before_hinders_nobody_and_can_be_mended() -> None:
     assert [one.path for one in outcome.violations] == ["extra.color", "extra.team"]
     await change(plane, NAMESPACE, set_={"temperature": 0.1})
     await change(plane, EMERGENCY, set_={"blocked_tools": ["shell"]})
+    with pytest.raises(InvalidArgument):
+        await change(plane, NAMESPACE, set_={"extra.color": "black"})
     await change(plane, NAMESPACE, set_={"extra.color": "red"})
     with pytest.raises(InvalidArgument):
         await change(plane, NAMESPACE, set_={"extra.color": "green"})

@@ -213,10 +213,17 @@ def test_a_check_that_would_run_away_is_given_up_in_time(what: str) -> None:
 
 def test_only_what_is_new_is_reported() -> None:
     check = compiled({"additionalProperties": TEXT})
-    before = check.violations({"old": 1}, sparse=True)
-    only_new = OnlyNew(check, before)
+    only_new = OnlyNew(check, {"old": 1})
     assert only_new.violations({"old": 1, "fine": "x"}, sparse=True) == []
     assert only_new.violations({"old": 1, "new": 2}, sparse=True) == [("new", "must be text")]
+    assert only_new.violations({"old": 2}, sparse=True) == [("old", "must be text")]
+
+
+def test_an_old_fault_may_be_mended_step_by_step_but_not_replaced_by_another() -> None:
+    check = compiled({"maxProperties": 1, "properties": {"l": {"items": TEXT}}})
+    only_new = OnlyNew(check, {"a": 1, "b": 1, "l": [1, "x"]})
+    assert only_new.violations({"a": 1, "l": [1, "x"]}, sparse=False) == []
+    assert only_new.violations({"l": [2, "x"]}, sparse=False) == [("l[0]", "must be text")]
 
 
 def test_layers_and_merged_configuration_are_checked_through_the_config_schema() -> None:
