@@ -71,10 +71,13 @@ async def _run(only: tuple[int, ...], plan: Plan) -> tuple[list[Row], bool]:
         began = time.monotonic()
         try:
             async with asyncio.timeout(WORKLOAD_SECONDS):
-                rows += await WORKLOADS[number](plan)
+                measured = await WORKLOADS[number](plan)
         except Exception as error:  # noqa: BLE001 - the other workloads still say something
             failed = True
             print(f"workload {number} failed: {error!r}", file=sys.stderr, flush=True)
+        else:
+            rows += measured
+            print(f"\n{table(measured)}", flush=True)
         print(f"workload {number}: {time.monotonic() - began:.0f} s", flush=True)
     return rows, failed
 

@@ -1,5 +1,6 @@
 """2: many streams with one instance each, one beat per message."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from itertools import cycle
 
@@ -38,10 +39,13 @@ async def _load(server: Server, members: list[Member], stack: AsyncExitStack) ->
     callers: list[Operation] = []
     for start in range(0, len(members), STREAMS_PER_CHANNEL):
         channel = await stack.enter_async_context(server.new_channel())
-        callers += [
+        opened = [
             _caller(channel, member, stack)
             for member in members[start : start + STREAMS_PER_CHANNEL]
         ]
+        # Not all at once: grpc refuses calls while more than 1,000 wait to be accepted.
+        await asyncio.gather(*(beat() for beat in opened))
+        callers += opened
 
     async def load(seconds: float) -> Window:
         return await closed_loop(server, callers, seconds)

@@ -70,9 +70,7 @@ def _engine(plan: Plan, sizes: Sequence[int]) -> list[Row]:
     costs: list[float] = []
     for size in sizes:
         policies = [
-            Policy(
-                policy_id=f"p-{n}", action=_effect(n), conditions=_conditions(n), priority=n % 100
-            )
+            Policy(policy_id=f"p-{n}", action=_effect(n), conditions=_conditions(n), priority=n)
             for n in range(size)
         ]
         rules = PolicySet.compile(policies, revision=1)
@@ -125,7 +123,7 @@ async def _make_policies(server: Server, made: int, size: int) -> None:
                     f"p-{n}",
                     conditions=_conditions(n),
                     action=PolicyAction[_effect(n).name],
-                    priority=n % 100,
+                    priority=n,
                     timeout=60,
                 )
 
