@@ -144,5 +144,50 @@ def _config_writes() -> Iterator[Row]:
     )
 
 
-ROWS: Final = (*_config_reads(), *_config_writes())
+def _extra_schemas() -> Iterator[Row]:
+    def put(**fields: Any) -> Make:
+        return lambda w: config_pb.SetExtraSchemaRequest(namespace=w.namespace, **fields)
+
+    for what, named, document in (
+        ("a schema of no known type", "schema.type", {"type": "strin"}),
+        ("a schema of another draft", "schema.$schema", {"$schema": "http://json-schema.org/x"}),
+        ("a reference to elsewhere", "schema.$ref", {"$ref": "https://example.com/schema"}),
+        ("a reference to itself", "schema.$ref", {"$ref": "#"}),
+        ("a pattern with a look-ahead", "schema.pattern", {"pattern": "(?=a)"}),
+        ("a keyword that is not supported", "schema.unevaluatedItems", {"unevaluatedItems": False}),
+        ("a schema too deep", "schema*", {"const": plain(deep())}),
+    ):
+        yield wrong("SetExtraSchema", what, named, put(schema=struct(**document)))
+    yield wrong("SetExtraSchema", "a number that is none", "schema.const", put(schema=nan("const")))
+    yield wrong("SetExtraSchema", "a long reason", "reason", put(reason="r" * 1025))
+    yield refused(
+        "SetExtraSchema",
+        "a stale revision",
+        "ABORTED",
+        "REVISION_CONFLICT",
+        put(schema=struct(type="object"), expected_revision=1),
+        expected_revision="1",
+    )
+    too_large: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("a schema above 64 KiB", {"description": "d" * 64 * 1024}),
+        ("a schema of 2,001 parts", {"enum": [[]] * 1999}),
+        ("101 patterns", {"allOf": [{"pattern": f"a{i}"} for i in range(101)]}),
+    )
+    for what, large in too_large:
+        yield refused(
+            "SetExtraSchema",
+            what,
+            "RESOURCE_EXHAUSTED",
+            "LIMIT_EXCEEDED",
+            put(schema=struct(**large)),
+        )
+    yield wrong(
+        "GetExtraSchema",
+        "an illegal namespace",
+        "namespace",
+        lambda _: config_pb.GetExtraSchemaRequest(namespace="No Such"),
+    )
+
+
+ROWS: Final = (*_config_reads(), *_config_writes(), *_extra_schemas())
 """All of them."""
