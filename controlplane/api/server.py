@@ -62,6 +62,8 @@ class ServerOptions:
         channelz: Show the daemon's connections and sockets; only served when listening on loopback
             or a unix socket. Default True.
         max_message_bytes: Longest request, and longest reply. Default 4 MiB.
+        max_pending_calls: Calls that may wait to be accepted. Default 20,000: with grpc's own 1,000
+            the streams of a fleet that comes back together are refused at random, as CANCELLED.
         keepalive_seconds: Silence on a connection after which the server pings the peer. Default
             60; clients ping every 30 s, so this finds peers that died with their ping.
         keepalive_timeout_seconds: How long the peer may take to answer. Default 10.
@@ -79,6 +81,7 @@ class ServerOptions:
     reflection: bool = True
     channelz: bool = True
     max_message_bytes: int = 4 * MEBIBYTE
+    max_pending_calls: int = 20_000
     keepalive_seconds: float = 60.0
     keepalive_timeout_seconds: float = 10.0
     min_ping_interval_seconds: float = 10.0
@@ -91,6 +94,8 @@ class ServerOptions:
             ("grpc.so_reuseport", int(self.share_port)),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.server.max_pending_requests", self.max_pending_calls),
+            ("grpc.server.max_pending_requests_hard_limit", self.max_pending_calls),
             ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_seconds)),
             ("grpc.keepalive_timeout_ms", _milliseconds(self.keepalive_timeout_seconds)),
             ("grpc.keepalive_permit_without_calls", 1),
