@@ -5,6 +5,7 @@
 - `validation`, `changes`: from a request to a new layer
 - `merge`: from layers to what an agent runs
 - `effects`: what a change does, before it is made
+- `extra_schema`, `schema_document`, `extra_validator`: the JSON Schema of a namespace's extra keys
 - `acks`: what instances answer
 """
 
