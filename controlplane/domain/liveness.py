@@ -74,8 +74,10 @@ class LivenessSettings:
     slowed_share: float = 0.01
     """Share of the instances that may expire per second while it is slowed down; the smaller of
     both counts, but at least one per second."""
-    freeze_gap_ms: int = 5_000
-    """If nobody looked at the deadlines for longer, the store or every replica was away."""
+    freeze_gap_ms: int = 2_000
+    """If nobody looked at the deadlines for longer, the store or every replica was away. Four times
+    the mean pause of one replica; short, because an outage that goes unnoticed comes out of what
+    instances are granted. More than the longest pause between two sweeps (750 ms)."""
 
     def __post_init__(self) -> None:
         if not MIN_INTERVAL_MS <= self.interval_ms <= self.degraded_after_ms // BEATS_PER_GRANT:

@@ -102,11 +102,8 @@ async def test_sweeps_of_two_replicas_at_once_agree(fleet):
     await watch(fleet, 20)
     other = fleet.add_replica("two")
     await other.follow()
-    fleet.clock.shift(3)
-    await fleet.replica.sweep()
-    fleet.clock.shift(4)
-    await fleet.replica.sweep()
-    fleet.clock.shift(3)
+    await watch(fleet, 8)
+    fleet.clock.shift(2)
     await asyncio.gather(fleet.replica.expiry.sweep(NAMESPACE), other.expiry.sweep(NAMESPACE))
     assert (await fleet.events()).count("agent.degraded") == 1
     assert (await fleet.agent("a")).status is AgentStatus.DEGRADED
@@ -165,6 +162,15 @@ async def test_nobody_expires_because_the_plane_was_away(fleet):
     assert (await fleet.agent("a")).status is AgentStatus.ACTIVE
     await watch(fleet, 40, beating=beats)
     assert (await fleet.agent("a")).status is AgentStatus.ACTIVE
+    assert "agent.degraded" not in await fleet.events()
+
+
+async def test_an_outage_of_a_few_seconds_is_noticed_as_well(fleet):
+    beats = await alive(fleet, "a", "i", degraded_after_ms=6_000, lost_after_ms=60_000)
+    await watch(fleet, 2)
+    fleet.clock.shift(4.5)  # a restart
+    await watch(fleet, 2)
+    await watch(fleet, 8, beating=beats)
     assert "agent.degraded" not in await fleet.events()
 
 

@@ -91,10 +91,10 @@ class World:
                 farewell = FakeBeat(name, self.generations[name], goodbye=True)
                 await self.message(self.replicas[at], farewell)
             case ("pass", seconds):
-                for _ in range(seconds // 4 or 1):  # somebody always looks
-                    self.fleet.clock.shift(4)
+                for _ in range(seconds):  # somebody always looks
+                    self.fleet.clock.shift(1)
                     await self.replicas[0].beat_log.due(
-                        NAMESPACE, limit=0, freeze_gap_ms=5_000, grace_ms=0
+                        NAMESPACE, limit=0, freeze_gap_ms=2_000, grace_ms=0
                     )
             case ("sweep", at):
                 await self.replicas[at].expiry.sweep(NAMESPACE)
