@@ -12,12 +12,17 @@ from controlplane.domain.errors import StoreUnavailable
 from controlplane.services.ports import (
     ABSENT,
     Append,
+    BeatRecord,
     Collection,
     Position,
     RequestKey,
     SetDeadline,
 )
-from controlplane.storage.redis.beat_log import RedisBeatLog
+from controlplane.storage.redis.beat_log import (
+    DEADLINES_PER_READ,
+    FLUSHES_PER_READ,
+    RedisBeatLog,
+)
 from controlplane.storage.redis.change_feed import RedisChangeFeed
 from controlplane.storage.redis.codec import UnreadableRecord
 from controlplane.storage.redis.connection import StoreConnection
@@ -164,6 +169,30 @@ async def test_changes_are_trimmed_and_audit_entries_are_not():
         client: Any = connection.writes
         assert 100 <= await client.xlen("fp:{team-a}:changes") <= 200
         assert await client.xlen("fp:{team-a}:audit") == 1000
+
+
+async def test_a_reader_of_beats_that_was_away_catches_up_call_by_call():
+    async with valkey_server() as server, StoreConnection(server.url) as connection:
+        ours = RedisBeatLog(connection, replica_id="r1")
+        theirs = RedisBeatLog(connection, replica_id="r2")
+        cursors = {NS: (await theirs.read_beats({NS: ""}))[NS][0]}
+        count = FLUSHES_PER_READ + 3
+        for n in range(count):
+            await ours.flush(NS, {}, [BeatRecord(f"i{n}", 1, 0, 0, 0, 0.0)])
+        read: list[list[str]] = []
+        for _ in range(3):
+            cursor, beats = (await theirs.read_beats(cursors))[NS]
+            cursors[NS] = cursor
+            read.append([beat.instance_id for beat in beats])
+        assert [len(part) for part in read] == [FLUSHES_PER_READ, 3, 0]
+        assert read[0] + read[1] == [f"i{n}" for n in range(count)]
+
+
+async def test_more_deadlines_than_fit_in_one_reply_are_returned():
+    async with valkey_server() as server, rig(server.url) as r:
+        wanted = {f"i{n}": n + 1 for n in range(DEADLINES_PER_READ * 2 + 1)}
+        await r.client.zadd("fp:{team-a}:deadlines", wanted)
+        assert await RedisBeatLog(r.connection, replica_id="r1").deadlines(NS) == wanted
 
 
 @pytest.mark.fault
