@@ -16,7 +16,7 @@ from tests.fault.load import Statuses, crew
 pytestmark = [pytest.mark.fault, pytest.mark.xdist_group("storm"), pytest.mark.timeout(120)]
 
 INTERVAL_SECONDS = 2.0
-DEGRADED_SECONDS = 6.0
+DEGRADED_SECONDS = 8.0
 PULSE: Final[dict[str, Any]] = {
     "heartbeat_interval_seconds": INTERVAL_SECONDS,
     "degraded_after_seconds": DEGRADED_SECONDS,
