@@ -1,7 +1,6 @@
 """What every `BeatLog` promises."""
 
 import asyncio
-from dataclasses import replace
 
 from controlplane.services.ports import BeatLog, BeatRecord, ClearDeadline, SetDeadline
 from tests.fakes.store_world import World
@@ -77,7 +76,7 @@ class TestDeadlines:
         log = world.beat_log()
         names = [f"i{n}" for n in range(5000)]
         await set_deadlines(world, **dict.fromkeys(names, 10))
-        now_ms = await log.flush(NS, {30_000: names}, [replace(BEAT, instance_id=n) for n in names])
+        now_ms = await log.flush(NS, {30_000: names}, [BEAT._replace(instance_id=n) for n in names])
         assert await log.deadlines(NS) == dict.fromkeys(names, now_ms + 30_000)
 
     async def test_an_empty_flush_tells_the_time(self, world):
@@ -92,7 +91,7 @@ class TestReadBeats:
         start = await theirs.read_beats({NS: ""})
         own_start = await ours.read_beats({NS: ""})
         assert start[NS][1] == []
-        other = replace(BEAT, instance_id="i2", config_error="", progress_token="")
+        other = BEAT._replace(instance_id="i2", config_error="", progress_token="")
         await ours.flush(NS, {}, [BEAT, other])
         cursor, beats = (await theirs.read_beats({NS: start[NS][0]}))[NS]
         assert beats == [BEAT, other]
@@ -105,7 +104,7 @@ class TestReadBeats:
         cursor, beats = (await theirs.read_beats({NS: ""}))[NS]
         assert cursor
         assert beats == []
-        later = replace(BEAT, completed=BEAT.completed + 1)
+        later = BEAT._replace(completed=BEAT.completed + 1)
         await ours.flush(NS, {}, [later])
         assert (await theirs.read_beats({NS: cursor}))[NS][1] == [later]
 
@@ -114,7 +113,7 @@ class TestReadBeats:
         names = [f"team-{n}" for n in range(5)]
         starts = await theirs.read_beats(dict.fromkeys(names, ""))
         for name in names[::2]:
-            await ours.flush(name, {}, [replace(BEAT, instance_id=name)])
+            await ours.flush(name, {}, [BEAT._replace(instance_id=name)])
         cursors = {name: cursor for name, (cursor, _) in starts.items()}
         news = await theirs.read_beats({**cursors, "fresh": ""})
         assert set(news) == {*names, "fresh"}
@@ -126,7 +125,7 @@ class TestReadBeats:
         ours, theirs = world.beat_log("r1"), world.beat_log("r2")
         cursor = (await theirs.read_beats({NS: ""}))[NS][0]
         for n in range(20):
-            await ours.flush(NS, {}, [replace(BEAT, completed=n)])
+            await ours.flush(NS, {}, [BEAT._replace(completed=n)])
         beats = (await theirs.read_beats({NS: cursor}))[NS][1]
         assert [beat.completed for beat in beats] == list(range(20))
 
