@@ -34,8 +34,9 @@ async def run(plan: Plan) -> list[Row]:
     async with daemon(CALM) as server, floor() as bare:
         members = await living_fleet(server.channel, size)
         async with AsyncExitStack() as stack:
-            streams = await _open(server, [[member] for member in members], stack)
+            # First, because it changes something: no stream may have news waiting.
             await can(bare, f"{CONFIG}WatchConfig", await _one_message(server, members[0]))
+            streams = await _open(server, [[member] for member in members], stack)
             floors = await _open(bare, [[member] for member in members], stack, synced=False)
             ours, theirs = [], []
             for _ in range(rounds):
