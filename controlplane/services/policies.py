@@ -40,7 +40,7 @@ MAX_ATTEMPTS = 8
 """Rounds of read-change-commit before contention is reported (see services/registry.py)."""
 
 LINTED_POLICIES = 200
-"""Above this many policies of one priority a write is linted alone: pairwise lint grows with the square."""
+"""Above this many policies of one priority a write is linted alone: lint grows with the square."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
