@@ -215,20 +215,35 @@ def watched_from_proto(
     return list(seen.items())
 
 
-def watch_event_to_proto(event: ConfigUpdate | ConfigBookmark) -> pb.WatchConfigResponse:
-    """Return one message of WatchConfig."""
+def watch_event_to_proto(event: ConfigUpdate | ConfigBookmark) -> pb.WatchConfigResponse | bytes:
+    """Return one message of WatchConfig; of an update its bytes, shared but for the scopes."""
     if isinstance(event, ConfigBookmark):
         return pb.WatchConfigResponse(
             position=position_to_proto(event.position),
             bookmark=True,
             synced=event.synced,
         )
-    return pb.WatchConfigResponse(
-        scopes=[scope_to_proto(scope) for scope in event.scopes],
-        config=effective_to_proto(event.config),
-        position=position_to_proto(event.position),
-        synced=event.synced,
-    )
+    scopes = pb.WatchConfigResponse(scopes=[scope_to_proto(scope) for scope in event.scopes])
+    return scopes.SerializeToString() + _shared_update(event)
+
+
+def _shared_update(event: ConfigUpdate) -> bytes:
+    """Return what an update says to every watcher of its configuration, serialised once."""
+    config, position = event.config, event.position
+    key = (config.digest, config.revision, position.epoch, position.revision, event.synced)
+    shared = _SHARED.get(key)
+    if shared is None:
+        if len(_SHARED) >= RENDERED_CONFIGS:
+            _SHARED.clear()
+        shared = _SHARED[key] = pb.WatchConfigResponse(
+            config=effective_to_proto(config),
+            position=position_to_proto(position),
+            synced=event.synced,
+        ).SerializeToString()
+    return shared
+
+
+_SHARED: dict[tuple[str, int, str, int, bool], bytes] = {}
 
 
 def position_to_proto(position: Position) -> watch_pb2.WatchPosition:
