@@ -145,7 +145,7 @@ async def test_killed_subscriptions_lose_double_and_reorder_nothing() -> None:
                     if value % 60 == 30:
                         kills.append(await _kill_subscriptions(store))
                     await writes.make(client, SCOPES[value % len(SCOPES)], value)
-                    await asyncio.sleep(0.015)
+                    await asyncio.sleep(0.01)
                 await writes.arrived(crowd)
                 for watcher in crowd:
                     watcher.verify(writes.last)

@@ -67,11 +67,12 @@ async def test_a_worker_that_is_killed_is_replaced_while_the_other_goes_on() -> 
         workers = workers_of(daemon)
         async with FleetClient(daemon.address) as client:
             registered = await client.register(AgentSpec(name="steady", version="1.0.0"))
+            agent_id, revision = registered.agent.agent_id, registered.agent.revision
             os.kill(workers[0], signal.SIGKILL)
             # Whichever worker the client was connected to: it notices at most a reconnect.
-            assert await client.get_agent(registered.agent.agent_id)
+            assert await client.get_agent(agent_id, min_revision=revision)
             await eventually("there are two workers again", lambda: _replaced(daemon, workers))
-            assert await client.get_agent(registered.agent.agent_id)
+            assert await client.get_agent(agent_id, min_revision=revision)
         assert workers[1] in workers_of(daemon)
 
 
