@@ -63,7 +63,7 @@ class PolicyActivation:
     def may_activate(self, view: NamespaceView, agent: Agent) -> ActivationVerdict:
         """Judge the agent as it is known here; see `ActivationCheck`."""
         config = effective_config(view, agent)
-        wrong = effective_violations(config)
+        wrong = effective_violations(config, view.config_schema())
         if wrong:
             return _invalid("; ".join(f"{v.field}: {v.description}" for v in wrong))
         try:

@@ -51,7 +51,7 @@ class Beating(Protocol):
     def write_beat(self, beat: pb.Beat, *, everything: bool) -> None:
         """Fill in a beat; with `everything`, also what the last stream has been told."""
 
-    def heard(self, at: float, ttl: float) -> None:
+    def heard(self, at: float, ttl: float, *, remarked: bool) -> None:
         """A beat was counted; silence is tolerated for `ttl` seconds from `at` (loop time)."""
 
     def answered(self, result: pb.BeatResult) -> None:
@@ -261,10 +261,11 @@ class HeartbeatHub:
         self._plan(now, full_round=sent is not None and sent.full_round)
         if sent is not None:
             self._backoff.reset(after=now - self._opened_at)
-            refused = {one.instance_id for one in response.results if one.outcome not in _COUNTED}
+            outcomes = {one.instance_id: one.outcome for one in response.results}
             for member in sent.members:
-                if member.instance_id not in refused:
-                    member.heard(now, ttl)
+                outcome = outcomes.get(member.instance_id)
+                if outcome is None or outcome in _COUNTED:
+                    member.heard(now, ttl, remarked=outcome is not None)
         for result in response.results:
             if target := self._members.get(result.instance_id):
                 target.answered(result)

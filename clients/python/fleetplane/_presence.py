@@ -201,11 +201,11 @@ class Presence:
         if self._leaving:
             beat.goodbye = True
 
-    def heard(self, at: float, ttl: float) -> None:
-        """Note that a beat was counted."""
+    def heard(self, at: float, ttl: float, *, remarked: bool) -> None:
+        """Note that a beat was counted; `remarked`: with a result that says what state it is in."""
         self._heard_at = at
         self._ttl = ttl
-        if self._state is not AgentState.ACTIVE and self._state is not AgentState.DRAINING:
+        if not remarked and self._state not in {AgentState.ACTIVE, AgentState.DRAINING}:
             self._enter(AgentState.ACTIVE)
         self._counted.set()
         if self._leaving and not self._ended.is_set():

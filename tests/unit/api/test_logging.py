@@ -168,3 +168,10 @@ async def test_a_client_that_leaves_in_the_middle_of_a_write_is_no_defect(stream
             await it.drain.idle.wait()
     codes = [entry.get("code") for entry in entries(stream)]
     assert codes == ["CANCELLED"] * 30
+
+
+def test_extra_fields_of_the_standard_library_are_kept(stream):
+    configure_logging(log_format=LogFormat.JSON, stream=stream)
+    logging.getLogger("fleetplane.test").warning("something", extra={"mode": "poll"})
+    (entry,) = entries(stream)
+    assert (entry["event"], entry["mode"]) == ("something", "poll")
