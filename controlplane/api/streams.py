@@ -52,17 +52,54 @@ class StreamLimits:
     retry_after_ms: int = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamKeeper:
-    """What all streams of a server share.
+LOOKS_PER_LIMIT: Final = 8
+"""Looks at pending writes within `write_seconds`: the limit is exact to an eighth."""
 
-    Attributes:
-        drain: Says when this replica shuts down.
-        limits: Bounds of every stream.
+
+class _PendingWrites:
+    """Gives up writes that wait too long, with one timer for all streams.
+
+    A timer per message would cost more than the message; most writes are over at once.
     """
 
-    drain: Drain
-    limits: StreamLimits = StreamLimits()
+    __slots__ = ("_limit", "_since", "_timer")
+
+    def __init__(self, limit_seconds: float) -> None:
+        self._limit = limit_seconds
+        self._since: dict[StreamWriter[Any], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, writer: "StreamWriter[Any]", loop: asyncio.AbstractEventLoop) -> None:
+        """Note that a write begins."""
+        self._since[writer] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._limit / LOOKS_PER_LIMIT, self._look, loop)
+
+    def end(self, writer: "StreamWriter[Any]") -> None:
+        """Note that a write is over."""
+        self._since.pop(writer, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        overdue = loop.time() - self._limit
+        for writer, since in list(self._since.items()):
+            if since <= overdue:
+                del self._since[writer]
+                writer.give_up()
+        if self._since:
+            self._timer = loop.call_later(self._limit / LOOKS_PER_LIMIT, self._look, loop)
+
+
+class StreamKeeper:
+    """What all streams of a server share."""
+
+    __slots__ = ("drain", "limits", "pending")
+
+    def __init__(self, *, drain: Drain, limits: StreamLimits | None = None) -> None:
+        """Keep streams within `limits`, until `drain` says that this replica shuts down."""
+        self.drain = drain
+        self.limits = limits or StreamLimits()
+        self.pending = _PendingWrites(self.limits.write_seconds)
 
     @contextmanager
     def ending(self, end: Callable[["watch_pb2.GoAway.Reason.ValueType"], None]) -> Iterator[None]:
@@ -93,14 +130,16 @@ class StreamWriter(Generic[Out]):
     time may use it.
     """
 
-    __slots__ = ("_call", "_context", "_keeper", "_late", "_loop")
+    __slots__ = ("_call", "_context", "_keeper", "_late", "_loop", "_pending", "_writing")
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", keeper: StreamKeeper) -> None:
         self._context = context
         self._keeper = keeper
+        self._pending = keeper.pending
         self._loop = asyncio.get_running_loop()
         self._late = False
         self._call = asyncio.current_task()
+        self._writing: asyncio.Task[Any] | None = None
 
     async def write(self, message: Out | bytes) -> None:
         """Send one message; wait while the peer's window is full.
@@ -109,25 +148,26 @@ class StreamWriter(Generic[Out]):
             LimitExceeded: the peer accepted nothing for `write_seconds`. The stream is beyond use
                 and no shutdown waits for it any more.
         """
-        task = asyncio.current_task()
+        task = self._writing = asyncio.current_task()
         if task is None:
             raise RuntimeError("a stream is written from a task")
-        limit = self._keeper.limits.write_seconds
-        timer = self._loop.call_later(limit, self._give_up, task)
+        self._pending.begin(self, self._loop)
         try:
             await self._context.write(message)
         except asyncio.CancelledError:
             if self._late and task.uncancel() == 0:
                 if self._call is not None:
                     self._keeper.drain.leave(self._call)
-                raise _slow_reader(limit) from None
+                raise _slow_reader(self._keeper.limits.write_seconds) from None
             raise
         finally:
-            timer.cancel()
+            self._pending.end(self)
 
-    def _give_up(self, task: asyncio.Task[Any]) -> None:
-        self._late = True
-        task.cancel()
+    def give_up(self) -> None:
+        """End the write that is pending: the peer does not read."""
+        if self._writing is not None:
+            self._late = True
+            self._writing.cancel()
 
 
 def _slow_reader(limit: float) -> LimitExceeded:
