@@ -126,11 +126,10 @@ class StreamKeeper:
 class StreamWriter(Generic[Out]):
     """The one writer of a stream. Messages may be ready bytes, serialised once for many watchers.
 
-    Made by the task that answers the call; grpc allows one write at a time, so only one task at a
-    time may use it.
+    Made and used by the task that answers the call: grpc allows one write at a time.
     """
 
-    __slots__ = ("_call", "_context", "_keeper", "_late", "_loop", "_pending", "_writing")
+    __slots__ = ("_context", "_keeper", "_late", "_loop", "_pending", "_task")
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", keeper: StreamKeeper) -> None:
         self._context = context
@@ -138,8 +137,10 @@ class StreamWriter(Generic[Out]):
         self._pending = keeper.pending
         self._loop = asyncio.get_running_loop()
         self._late = False
-        self._call = asyncio.current_task()
-        self._writing: asyncio.Task[Any] | None = None
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a stream is written from a task")
+        self._task = task
 
     async def write(self, message: Out | bytes) -> None:
         """Send one message; wait while the peer's window is full.
@@ -148,16 +149,12 @@ class StreamWriter(Generic[Out]):
             LimitExceeded: the peer accepted nothing for `write_seconds`. The stream is beyond use
                 and no shutdown waits for it any more.
         """
-        task = self._writing = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a stream is written from a task")
         self._pending.begin(self, self._loop)
         try:
             await self._context.write(message)
         except asyncio.CancelledError:
-            if self._late and task.uncancel() == 0:
-                if self._call is not None:
-                    self._keeper.drain.leave(self._call)
+            if self._late and self._task.uncancel() == 0:
+                self._keeper.drain.leave(self._task)
                 raise _slow_reader(self._keeper.limits.write_seconds) from None
             raise
         finally:
@@ -165,9 +162,8 @@ class StreamWriter(Generic[Out]):
 
     def give_up(self) -> None:
         """End the write that is pending: the peer does not read."""
-        if self._writing is not None:
-            self._late = True
-            self._writing.cancel()
+        self._late = True
+        self._task.cancel()
 
 
 def _slow_reader(limit: float) -> LimitExceeded:
