@@ -203,8 +203,9 @@ class App:
             hub.notify((acknowledgements_topic(namespace),))
 
         intake = BeatIntake(clock, liveness_settings, acknowledged)
+        visible = VisibleLedger(ledger, read_model, feed.hint)
         liveness = Liveness(
-            ledger, read_model, intake, PolicyActivation(clock), liveness_settings, clock
+            visible, read_model, intake, PolicyActivation(clock), liveness_settings, clock
         )
         expiry = Expiry(ledger, beat_log, read_model, liveness_settings, clock)
 
@@ -232,7 +233,6 @@ class App:
             limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
         )
         tokens = PageTokens(secret)
-        visible = VisibleLedger(ledger, read_model)
         configs = Configs(visible, read_model, clock)
         registry_service = RegistryService(
             Registry(visible, read_model, ids, liveness_settings),
@@ -248,7 +248,7 @@ class App:
         config_service = ConfigService(
             configs,
             ExtraSchemas(visible, configs),
-            Convergence(read_model, clock),
+            Convergence(read_model, clock, is_draining=self._drain.draining.is_set),
             read_model,
             tokens,
             keeper,

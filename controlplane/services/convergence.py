@@ -1,11 +1,13 @@
 """Who runs a configuration already, and who does not."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from controlplane.domain.agents import InstanceState
 from controlplane.domain.configs import LayerScope
+from controlplane.domain.errors import Draining
 from controlplane.services.configs import agents_in_scope
 from controlplane.services.hub import Subscription, acknowledgements_topic, agents_topic
 from controlplane.services.ports import Clock
@@ -48,14 +50,22 @@ class Converged:
 class Convergence:
     """Waits for a fleet to run a revision."""
 
-    def __init__(self, read_model: ReadModel, clock: Clock) -> None:
+    def __init__(
+        self, read_model: ReadModel, clock: Clock, *, is_draining: Callable[[], bool] = bool
+    ) -> None:
+        """Wait on what `read_model` knows, for as long as `is_draining` says no."""
         self._read_model = read_model
         self._clock = clock
+        self._is_draining = is_draining
 
     async def wait(
         self, namespace: str, scope: LayerScope, revision: int, *, seconds: float | None
     ) -> Converged:
-        """Wait until every live instance runs `revision` or `seconds` have nearly passed."""
+        """Wait until every live instance runs `revision` or `seconds` have nearly passed.
+
+        Raises:
+            Draining: this replica shuts down; another one can be asked to go on waiting.
+        """
         patience = min(seconds if seconds is not None else LONGEST_SECONDS, LONGEST_SECONDS)
         until = self._clock.monotonic() + patience - MARGIN_SECONDS
         topics = (acknowledgements_topic(namespace), agents_topic(namespace))
@@ -67,6 +77,8 @@ class Convergence:
                 now = self._clock.monotonic()
                 if not state.laggards or now >= until:
                     return state
+                if self._is_draining():
+                    raise Draining
                 again = now + max(LEAST_PAUSE_SECONDS, (now - began) * PAUSES_PER_LOOK)
                 await self._hear(news, min(LOOK_SECONDS, until - now))
                 await self._clock.sleep(min(again, until) - self._clock.monotonic())

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from controlplane.domain.agents import Agent
 from controlplane.domain.errors import AgentNotFound, DomainError, FieldViolation, InvalidArgument
@@ -21,18 +20,16 @@ from controlplane.services.ports import Clock
 from controlplane.services.read_model import NamespaceView, ReadModel
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """One action that somebody wants to take."""
 
     agent_id: str
     action: str
-    tool: str = ""
     claims: Mapping[str, Any]
+    tool: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """A decision under its own id."""
 
     decision: Decision

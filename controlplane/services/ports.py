@@ -276,6 +276,9 @@ class ChangeFeed(Protocol):
         the entry at `position` is not the one that was there, or if the epoch changed.
         """
 
+    def hint(self, namespace: str) -> None:
+        """Be told that a commit was made here: `wait` MUST return the namespace soon."""
+
     async def wait(self, timeout_seconds: float) -> frozenset[str]:
         """Wait for news; return the namespaces that may have some.
 

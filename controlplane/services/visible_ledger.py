@@ -6,7 +6,7 @@ replicas are reached with `min_revision`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from controlplane.domain.errors import NotReady
@@ -29,9 +29,11 @@ PATIENCE_SECONDS: Final = 0.5
 class VisibleLedger:
     """`ports.Ledger` around another one; reads are passed on."""
 
-    def __init__(self, inner: Ledger, read_model: ReadModel) -> None:
+    def __init__(self, inner: Ledger, read_model: ReadModel, hint: Callable[[str], None]) -> None:
+        """Wait on `read_model` after commits to `inner`; `hint` tells its follower of them."""
         self._inner = inner
         self._read_model = read_model
+        self._hint = hint
 
     async def commit(self, transaction: Transaction) -> Committed:
         """Apply a transaction and wait until this replica has seen it."""
@@ -52,6 +54,7 @@ class VisibleLedger:
         return outcomes
 
     async def _seen(self, namespace: str, revision: int) -> None:
+        self._hint(namespace)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 with self._read_model.hub.subscribe((namespace_topic(namespace),)) as news:

@@ -86,6 +86,14 @@ class ConfigFake(Service, config_service_pb2_grpc.ConfigServiceServicer):
         layer = config_service_pb2.ConfigLayer(restored_from=request.to_revision)
         return config_service_pb2.RollbackConfigResponse(layer=layer)
 
+    async def SetExtraSchema(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.enter("SetExtraSchema", context, request)
+        return config_service_pb2.SetExtraSchemaResponse()
+
+    async def GetExtraSchema(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.enter("GetExtraSchema", context, request)
+        return config_service_pb2.GetExtraSchemaResponse()
+
     async def WaitForConvergence(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self.enter("WaitForConvergence", context)
         instances = self.plane.instances.values()

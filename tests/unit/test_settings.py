@@ -1,6 +1,7 @@
 """What an operator may choose, where it is read from, and how mistakes are refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -27,7 +28,7 @@ RANGES = [
 ]
 
 # What fits the other times at both ends of a range.
-COMPANIONS = {
+COMPANIONS: dict[tuple[str, Any], dict[str, Any]] = {
     ("heartbeat_interval_seconds", 3600): {
         "degraded_after_seconds": 10_800,
         "lost_after_seconds": 20_000,
@@ -69,8 +70,9 @@ def test_a_value_outside_its_range_is_refused_by_its_name(name, value):
 
 @pytest.mark.parametrize("name", ["listen", "log_format", "log_level", "store_fsync", "insecure"])
 def test_a_word_that_is_none_of_the_choices_is_refused(name):
+    wrong: dict[str, Any] = {name: "nonsense"}
     with pytest.raises(ValidationError) as refusal:
-        Settings(**{name: "nonsense"})
+        Settings(**wrong)
     assert [problem["loc"] for problem in refusal.value.errors()] == [(name,)]
 
 

@@ -209,7 +209,9 @@ def decision_to_proto(decision: Decision) -> pb.PolicyDecision:
     if decision.overridden:
         message.overridden_policies.extend(decision.overridden)
     if decision.observations:
-        message.observed_policies.extend(o.policy_id for o in decision.observations)
+        message.observed_policies.extend(
+            o.policy_id for o in decision.observations if o.result is Truth.TRUE
+        )
     if decision.indeterminate:
         message.indeterminate_policies.extend(decision.indeterminate)
     if decision.explanation:

@@ -125,9 +125,12 @@ class Policy:
     updated_by: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Request:
     """What is judged: one action of one agent.
+
+    Not frozen, because one is made for every decision and freezing triples what that costs; nobody
+    changes it.
 
     `facts` are what the control plane knows (the registry record); `claims` are what the caller
     says and has passed `validate_claims`. `tool` is empty when the action uses none. `now_ms` is

@@ -83,6 +83,9 @@ class MemoryChangeFeed:
         self._wake.clear()
         return frozenset(news)
 
+    def hint(self, namespace: str) -> None:
+        """See `ChangeFeed.hint`; every commit is heard of anyway."""
+
     def _on_commit(self, namespace: str) -> None:
         self._news.add(namespace)
         self._wake.set()

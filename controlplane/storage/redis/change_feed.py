@@ -164,6 +164,11 @@ class RedisChangeFeed:
         touched = self._decode((_COLLECTION_OF[c], key, frame) for c, key, frame in places)
         return CatchUp(reached, tuple(touched), more=bool(more))
 
+    def hint(self, namespace: str) -> None:
+        """See `ChangeFeed.hint`; a store that notifies says so itself within a millisecond."""
+        if self.mode == "poll":
+            self._announce(namespace)
+
     async def wait(self, timeout_seconds: float) -> frozenset[str]:
         """Wait for news; see `ChangeFeed.wait`. Does not raise while the store is away."""
         if self._runner is None:

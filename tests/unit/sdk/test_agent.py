@@ -130,11 +130,18 @@ async def test_an_agent_that_may_not_work_beats_on_and_comes_back(
     outcome: registry_service_pb2.BeatResult.Outcome.ValueType,
     state: AgentState,
 ) -> None:
-    async with Agent("worker", "1.0.0", client=client) as agent:
+    seen: list[AgentState] = []
+    async with Agent(
+        "worker", "1.0.0", client=client, on_state=lambda new, _: seen.append(new)
+    ) as agent:
+        seen.clear()
         plane.outcomes[agent.instance_id] = outcome
         await plane.until(lambda: agent.state is state)
+        beats = len(plane.beats)
+        await plane.until(lambda: len(plane.beats) >= beats + 3)
         assert not agent.may_work
         assert not agent.expired
+        assert seen == [state], "it must not flap with every beat"
         plane.outcomes.clear()
         await plane.until(lambda: agent.may_work)
 

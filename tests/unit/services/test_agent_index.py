@@ -130,7 +130,7 @@ def test_a_result_follows_every_change(steps, wanted, dense, ids_per_change):
             if leaver is not None:
                 index.remove(leaver)
             held = [index.get(agent_id) for agent_id in index.ids()]
-            expected = [agent.agent_id for agent in held if wanted.matches(agent)]
+            expected = [agent.agent_id for agent in held if agent and wanted.matches(agent)]
 
             assert all_pages(index, wanted, size) == expected
             assert set(index.candidates(wanted).ids) == set(expected)

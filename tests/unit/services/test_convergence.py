@@ -6,6 +6,7 @@ import pytest
 
 from controlplane.domain.agents import InstanceState
 from controlplane.domain.configs import LayerKind, LayerScope
+from controlplane.domain.errors import Draining
 from controlplane.services import convergence
 from controlplane.services.convergence import LOOK_SECONDS, MARGIN_SECONDS, Convergence
 from controlplane.services.hub import acknowledgements_topic
@@ -25,7 +26,10 @@ class World:
         self.clock = FakeClock()
         self.replica = Replica()
         self.replica.write(an_agent(), an_instance("i"), an_instance("j"))
-        self.convergence = Convergence(self.replica.read_model, self.clock)
+        self.draining = False
+        self.convergence = Convergence(
+            self.replica.read_model, self.clock, is_draining=lambda: self.draining
+        )
         self.looks = 0
         look = convergence.look
 
@@ -130,3 +134,12 @@ async def test_the_laggards_are_named_before_the_deadline_of_the_caller(world):
     state = await waiting
     assert state.converged == 1
     assert [live.instance.instance_id for live in state.laggards] == ["j"]
+
+
+async def test_a_replica_that_shuts_down_sends_the_waiting_to_another(world):
+    waiting = world.wait()
+    await world.pass_time(0)
+    world.draining = True
+    await world.pass_time(LOOK_SECONDS)
+    with pytest.raises(Draining):
+        await waiting

@@ -226,7 +226,7 @@ async def test_a_newcomer_between_the_look_and_the_write_saves_the_agent(fleet):
     lagging = fleet.add_replica("two")
     await lagging.follow()
     commit_many = lagging.ledger.commit_many
-    arrivals = []
+    arrivals: list[Any] = []
 
     async def arrive_first(transactions):
         if not arrivals:

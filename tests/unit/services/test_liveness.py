@@ -1,6 +1,7 @@
 """Beats bring instances and agents to life; goodbyes take them away."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -294,7 +295,8 @@ async def test_a_thousand_goodbyes_take_two_round_trips_and_one_commit_per_agent
         generations = await fleet.register(f"a{number}", *names)
         beats += [FakeBeat(name, generation) for name, generation in generations.items()]
     await fleet.replica.beat(*beats)
-    ledger, calls = fleet.replica.ledger, []
+    ledger = fleet.replica.ledger
+    calls: list[Any] = []
     for name in ("read", "commit", "commit_many"):
         _count_calls(ledger, name, calls)
     before = fleet.revision

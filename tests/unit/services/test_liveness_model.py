@@ -72,7 +72,7 @@ class World:
                 await replica.follow()
             return replica.view
 
-        replica.read_model.at_least = at_least  # type: ignore[method-assign]  # the follower
+        replica.read_model.at_least = at_least  # type: ignore[method-assign, assignment]  # the follower
 
     async def carry_out(  # noqa: C901 - a table with a row per operation
         self, operation: tuple[Any, ...]
@@ -212,7 +212,9 @@ def test_the_last_one_leaves_while_another_arrives_elsewhere(pauses, prompt, sil
         leaving = ("sweep", 1) if silently else ("goodbye", "i", 1)
         await asyncio.gather(world.carry_out(leaving), world.carry_out(("arrive", "k", 0)))
         await world.check()
-        assert (await world.fleet.instance("k")).state is InstanceState.FRESH
+        arrived = await world.fleet.instance("k")
+        assert arrived is not None
+        assert arrived.state is InstanceState.FRESH
         assert (await world.fleet.agent("a")).status is AgentStatus.ACTIVE
 
     asyncio.run(play())

@@ -147,5 +147,5 @@ async def test_callers_who_come_one_by_one_share_a_flight():
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         third = asyncio.create_task(batcher.submit(3))
-        assert await asyncio.gather(second, third) == [4, 6]
+        assert list(await asyncio.gather(second, third)) == [4, 6]
     assert store.batches == [[1], [2, 3]]

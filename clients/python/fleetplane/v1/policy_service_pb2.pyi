@@ -242,9 +242,7 @@ Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
 class PolicyTargets(_message.Message):
-    """Globs; `*` stays within one segment, `**` crosses. Segments are split at `:` in actions and tools,
-    and at `.` and `-` nowhere: agent names are one segment.
-    """
+    """Globs; `*` stays within one segment, `**` crosses segments; segments end at `:`, `/` and `.`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -261,7 +259,7 @@ class PolicyTargets(_message.Message):
 
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Agent names."""
+        """Agent names or agent_ids; either match counts."""
 
     def __init__(
         self,
