@@ -50,7 +50,7 @@ def expected(case: Case) -> Shown:
         "OBSERVED" if said.reason == "LOG_ONLY" else said.reason,
         said.determining,
         said.overridden,
-        tuple(sorted(said.observations)),
+        tuple(sorted(k for k, truth in said.observations.items() if truth == "T")),
         said.indeterminate,
     )
 
@@ -90,7 +90,7 @@ def by_the_bare_engine(group: Group, namespace: str) -> dict[str, Shown]:
             reason,
             decision.determining,
             decision.overridden,
-            tuple(sorted(o.policy_id for o in decision.observations)),
+            tuple(sorted(o.policy_id for o in decision.observations if o.result == "T")),
             decision.indeterminate,
         )
     return answers
