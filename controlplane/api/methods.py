@@ -111,6 +111,7 @@ def _batch(name: str, permission: Permission, *, audited: bool) -> Method:
         rate_class=RateClass.BATCH,
         max_deadline_seconds=BATCH_SECONDS,
         audited=audited,
+        hot=not audited,
     )
 
 
