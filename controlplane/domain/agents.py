@@ -83,6 +83,18 @@ class AgentSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingActivation:
+    """An activation that a policy wants approved first, bound to the configuration asked about."""
+
+    policies: tuple[str, ...]
+    """Who wants the approval."""
+    config_digest: str
+    """Of the effective configuration; a confirmation holds for no other."""
+    asked_by: str
+    asked_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
     """One `name@version`. Revision and times are the store's; 0 before it was stored."""
 
@@ -90,6 +102,10 @@ class Agent:
     spec: AgentSpec
     status: AgentStatus = AgentStatus.REGISTERED
     status_reason: str = ""
+    draining: bool = False
+    """It takes no new work: a drain is under way, or done."""
+    pending: PendingActivation | None = None
+    """An activation that waits for a confirmation; None: none does."""
     revision: int = 0
     registered_at_ms: int = 0
     updated_at_ms: int = 0
@@ -130,6 +146,8 @@ class Instance:
     agent_id: str
     endpoint: str = ""
     state: InstanceState = InstanceState.STARTING
+    draining: bool = False
+    """It takes no new work: this process is about to stop."""
     generation: int = 0
     revision: int = 0
     registered_at_ms: int = 0

@@ -11,150 +11,64 @@ unless a `Put` asks for a fresh one). Times are milliseconds since 1970 on the s
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
+from controlplane.services.transaction import (
+    ABSENT,
+    ANY,
+    UNFOLLOWED,
+    Append,
+    AuditEntry,
+    ClearDeadline,
+    Collection,
+    Count,
+    Delete,
+    Expect,
+    Put,
+    Record,
+    RequestKey,
+    Require,
+    RequireExpired,
+    ResetCount,
+    SetDeadline,
+    Step,
+    Transaction,
+)
 
-class Collection(StrEnum):
-    """Keyed records of a namespace, and the domain type of their values."""
-
-    AGENTS = "agents"
-    """agent_id -> domain.agents.Agent"""
-    INSTANCES = "instances"
-    """instance_id -> domain.agents.Instance"""
-    NAMES = "names"
-    """name@version -> agent_id (str)"""
-    CONFIG_LAYERS = "config"
-    """LayerScope.key -> domain.configs.ConfigLayer"""
-    CONFIG_SCHEMAS = "schemas"
-    """`extra` -> domain.configs.extra_schema.ExtraSchema"""
-    POLICIES = "policies"
-    """policy_id -> domain.policies.Policy"""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A stored value. Values with revision/generation/time fields carry them filled in as well."""
-
-    key: str
-    value: Any
-    revision: int
-    generation: int
-    updated_at_ms: int
-    created_at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Expect:
-    """Condition on one record. Both `None`: no condition. `revision=0`: it must not exist."""
-
-    revision: int | None = None
-    generation: int | None = None
-
-
-ANY = Expect()
-ABSENT = Expect(revision=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Writes one record.
-
-    With `fresh_generation` its generation becomes this commit's revision, and its creation time
-    that of this commit: it is another thing under the same key.
-    """
-
-    collection: Collection
-    key: str
-    value: Any
-    expect: Expect = ANY
-    fresh_generation: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Removes one record; removing what is not there is no failure unless `expect` says so."""
-
-    collection: Collection
-    key: str
-    expect: Expect = ANY
-
-
-@dataclass(frozen=True, slots=True)
-class Require:
-    """A condition without a write."""
-
-    collection: Collection
-    key: str
-    expect: Expect
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """Adds the value to a history under this commit's revision; the newest `keep` entries stay."""
-
-    history: str
-    value: Any
-    keep: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class SetDeadline:
-    """Gives an instance a deadline, counted from the commit on the store's clock."""
-
-    instance_id: str
-    after_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClearDeadline:
-    """Takes the deadline of an instance away."""
-
-    instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RequireExpired:
-    """A condition: the instance has a deadline and it has passed on the store's clock."""
-
-    instance_id: str
-
-
-Step = Put | Delete | Require | Append | SetDeadline | ClearDeadline | RequireExpired
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
-    """Who did what to what, and why. `event` is a public event name such as `agent.degraded`."""
-
-    actor: str
-    method: str
-    object: str
-    event: str = ""
-    reason: str = ""
-    request_id: str = ""
-    details: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """Makes a commit idempotent: same id and digest within 10 minutes is the same commit."""
-
-    request_id: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transaction:
-    """All or nothing. The order of `steps` is the order of effects; conditions come first."""
-
-    namespace: str
-    steps: tuple[Step, ...]
-    audit: AuditEntry
-    request: RequestKey | None = None
-    answer: str = ""
-    """Remembered with `request` and given back by a replay, such as the id that was made."""
+__all__ = [
+    "ABSENT",
+    "ANY",
+    "UNFOLLOWED",
+    "Append",
+    "AuditEntry",
+    "BeatLog",
+    "BeatRecord",
+    "CatchUp",
+    "ChangeFeed",
+    "ClearDeadline",
+    "Clock",
+    "Collection",
+    "Committed",
+    "ConditionFailed",
+    "Count",
+    "Delete",
+    "Expect",
+    "IdSource",
+    "Ledger",
+    "Position",
+    "Put",
+    "Record",
+    "RequestKey",
+    "Require",
+    "RequireExpired",
+    "ResetCount",
+    "SetDeadline",
+    "Step",
+    "Touched",
+    "Transaction",
+]
+"""What is made of steps lives in `transaction`, and is imported from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +120,9 @@ class Ledger(Protocol):
         self, namespace: str, collection: Collection, keys: Sequence[str]
     ) -> list[Record | None]:
         """Return the newest records, in order; None where there is none. MUST read the primary."""
+
+    async def read_counts(self, namespace: str, counters: Sequence[str]) -> list[int]:
+        """Return counters, in order; 0 where there is none. MUST read the primary."""
 
     async def read_history(
         self, namespace: str, history: str, *, before: int | None = None, limit: int = 100

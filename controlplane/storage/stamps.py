@@ -1,7 +1,7 @@
 """What the store knows about a record, filled into the fields its value has for it.
 
-A domain value may carry `revision`, `generation`, `registered_at_ms` and `updated_at_ms`. Whatever
-its writer put there, the store's own numbers are what readers see.
+A domain value may carry `revision`, `generation`, `registered_at_ms` or `created_at_ms`, and
+`updated_at_ms`. Whatever its writer put there, the store's own numbers are what readers see.
 """
 
 from dataclasses import fields, is_dataclass, replace
@@ -12,6 +12,7 @@ _SOURCES: Final = {
     "generation": 1,
     "updated_at_ms": 2,
     "registered_at_ms": 3,
+    "created_at_ms": 3,
 }
 """Field of a value -> place in (revision, generation, updated_at_ms, created_at_ms)."""
 

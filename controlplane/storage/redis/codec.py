@@ -17,7 +17,11 @@ import msgspec
 from controlplane.domain.agents import Agent, Instance
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer
+from controlplane.domain.drains import Drain, EmergencyStop, StopAcknowledgement
 from controlplane.domain.policies.model import Policy
+from controlplane.domain.rollouts.model import Rollout
+from controlplane.domain.routes import Route, SessionPin
+from controlplane.domain.tasks import Task, TaskStream
 from controlplane.services.ports import Record
 from controlplane.storage.stamps import stamp_in_place
 
@@ -30,6 +34,14 @@ _SCHEMAS: Final[tuple[tuple[Any, int, int], ...]] = (
     (ConfigLayer, 4, 1),
     (Policy, 5, 1),
     (ExtraSchema, 6, 1),
+    (Task, 7, 1),
+    (TaskStream, 8, 1),
+    (Route, 9, 1),
+    (SessionPin, 10, 1),
+    (Drain, 11, 1),
+    (EmergencyStop, 12, 1),
+    (StopAcknowledgement, 13, 1),
+    (Rollout, 14, 1),
 )
 _PLAIN_TAG: Final = bytes((0, 1))
 _PLAIN_TYPES: Final = (dict, list, tuple, int, float, bool, bytes, type(None))
