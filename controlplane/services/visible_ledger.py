@@ -69,6 +69,10 @@ class VisibleLedger:
         """Return the newest records."""
         return await self._inner.read(namespace, collection, keys)
 
+    async def read_counts(self, namespace: str, counters: Sequence[str]) -> list[int]:
+        """Return counters."""
+        return await self._inner.read_counts(namespace, counters)
+
     async def read_history(
         self, namespace: str, history: str, *, before: int | None = None, limit: int = 100
     ) -> list[Record]:

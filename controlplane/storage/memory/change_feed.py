@@ -6,7 +6,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
-from controlplane.services.ports import CatchUp, Position, Touched
+from controlplane.services.ports import UNFOLLOWED, CatchUp, Position, Touched
 from controlplane.storage.memory.store import MemoryStore, NamespaceState, random_token
 
 ENTRIES_PER_CALL: Final = 500
@@ -51,7 +51,10 @@ class MemoryChangeFeed:
         fingerprint = state.changes[-1].fingerprint if state.changes else ""
         position = Position(state.epoch, state.revision, fingerprint)
         everything = [
-            (collection, key) for collection, records in state.records.items() for key in records
+            (collection, key)
+            for collection, records in state.records.items()
+            if collection not in UNFOLLOWED
+            for key in records
         ]
         for start in range(0, max(len(everything), 1), RECORDS_PER_BATCH):
             places = everything[start : start + RECORDS_PER_BATCH]

@@ -6,22 +6,26 @@ from itertools import islice
 
 from controlplane.domain.errors import RequestIdReused
 from controlplane.services.ports import (
+    UNFOLLOWED,
     Append,
     AuditEntry,
     ClearDeadline,
     Collection,
     Committed,
     ConditionFailed,
+    Count,
     Delete,
     Put,
     Record,
     RequestKey,
     Require,
     RequireExpired,
+    ResetCount,
     SetDeadline,
     Step,
     Transaction,
 )
+from controlplane.storage.counts import ceiling
 from controlplane.storage.memory.store import (
     REQUEST_TTL_MS,
     ChangeEntry,
@@ -60,6 +64,11 @@ class MemoryLedger:
         records = self._store.namespaces[namespace].records[collection]
         return [records.get(key) for key in keys]
 
+    async def read_counts(self, namespace: str, counters: Sequence[str]) -> list[int]:
+        """Return counters, in order; see `Ledger.read_counts`."""
+        counts = self._store.namespaces[namespace].counts
+        return [counts.get(counter, 0) for counter in counters]
+
     async def read_history(
         self, namespace: str, history: str, *, before: int | None = None, limit: int = 100
     ) -> list[Record]:
@@ -90,13 +99,18 @@ class MemoryLedger:
             if replay is not None:
                 return replay
         now_ms = self._store.now_ms()
+        counted: dict[str, int] = {}
         for index, step in enumerate(transaction.steps):
-            _check(state, index, step, now_ms)
+            if isinstance(step, Count | ResetCount):
+                _count(state, index, step, counted)
+            else:
+                _check(state, index, step, now_ms)
         if state.revision == 0:
             state.epoch = random_token()
         state.revision += 1
         for step in transaction.steps:
             _apply(state, step, now_ms)
+        _store_counts(state, counted)
         committed = Committed(state.revision, now_ms, answer=transaction.answer)
         state.changes.append(ChangeEntry(state.revision, random_token(), _touched(transaction)))
         state.audit.append((state.revision, now_ms, transaction.audit))
@@ -137,6 +151,32 @@ def _check(state: NamespaceState, index: int, step: Step, now_ms: int) -> None:
         raise ConditionFailed(index, revision, generation)
 
 
+def _count(
+    state: NamespaceState, index: int, step: Count | ResetCount, counted: dict[str, int]
+) -> None:
+    """Count in `counted`, which has what the transaction makes of each counter it names.
+
+    Raises ConditionFailed if the counter would get below 0 or above what the step allows.
+    """
+    present = state.counts.get(step.counter, 0)
+    if isinstance(step, ResetCount):
+        counted[step.counter] = 0
+        return
+    total = counted.get(step.counter, present) + step.delta
+    if not 0 <= total <= ceiling(step.at_most):
+        raise ConditionFailed(index, present)
+    counted[step.counter] = total
+
+
+def _store_counts(state: NamespaceState, counted: dict[str, int]) -> None:
+    """Make the counters what they were counted to."""
+    for counter, total in counted.items():
+        if total:
+            state.counts[counter] = total
+        else:
+            state.counts.pop(counter, None)
+
+
 def _apply(state: NamespaceState, step: Step, now_ms: int) -> None:
     """Carry out the step under the state's revision."""
     match step:
@@ -153,7 +193,7 @@ def _apply(state: NamespaceState, step: Step, now_ms: int) -> None:
             state.deadlines[instance_id] = now_ms + after_ms
         case ClearDeadline(instance_id):
             state.deadlines.pop(instance_id, None)
-        case Require() | RequireExpired():
+        case Require() | RequireExpired() | Count() | ResetCount():
             pass
 
 
@@ -169,7 +209,11 @@ def _put(state: NamespaceState, step: Put, now_ms: int) -> None:
 
 
 def _touched(transaction: Transaction) -> tuple[tuple[Collection, str], ...]:
-    return tuple((s.collection, s.key) for s in transaction.steps if isinstance(s, Put | Delete))
+    return tuple(
+        (step.collection, step.key)
+        for step in transaction.steps
+        if isinstance(step, Put | Delete) and step.collection not in UNFOLLOWED
+    )
 
 
 def _remember(state: NamespaceState, request: RequestKey, committed: Committed) -> None:

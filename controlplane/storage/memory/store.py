@@ -66,6 +66,7 @@ class NamespaceState:
     audit: list[tuple[int, int, AuditEntry]] = field(default_factory=list)
     requests: dict[str, RememberedRequest] = field(default_factory=dict)
     deadlines: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     beats: deque[BeatEntry] = field(default_factory=lambda: deque(maxlen=BEATS_KEEP))
     beat_sequence: int = 0
     swept_at_ms: int | None = None
