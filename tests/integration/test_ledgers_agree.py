@@ -19,6 +19,7 @@ from controlplane.services.ports import (
     Collection,
     Committed,
     ConditionFailed,
+    Count,
     Delete,
     Expect,
     Ledger,
@@ -28,6 +29,7 @@ from controlplane.services.ports import (
     RequestKey,
     Require,
     RequireExpired,
+    ResetCount,
     SetDeadline,
     Step,
     Transaction,
@@ -51,15 +53,25 @@ EXAMPLES = 25
 KEYS = ("a", "b", "c")
 HISTORIES = ("h", "g")
 INSTANCES = ("i", "j")
+COUNTERS = ("c", "d")
 EXPIRED_MS, FAR_MS = 0, 100_000_000
 """Deadlines that have passed at once, and that never pass here: the clocks differ."""
 
-_collections = st.sampled_from((Collection.NAMES, Collection.CONFIG_LAYERS))
+COLLECTIONS = (Collection.NAMES, Collection.CONFIG_LAYERS, Collection.TASK_DATA)
+"""Two that are followed, and one that is not."""
+
+_collections = st.sampled_from(COLLECTIONS)
 _keys = st.sampled_from(KEYS)
 _instances = st.sampled_from(INSTANCES)
 _numbers = st.none() | st.integers(0, 8)
 _expects = st.just(Expect()) | st.builds(Expect, _numbers, _numbers)
-_values = st.text(max_size=8) | st.integers(-(2**40), 2**40) | st.none()
+_values = st.text(max_size=8) | st.integers(-(2**40), 2**40) | st.none() | st.binary(max_size=8)
+_counters = st.sampled_from(COUNTERS)
+_extremes = st.sampled_from(
+    [sign * 2**power + n for sign in (-1, 1) for power in (53, 63, 80) for n in (-1, 0, 1)]
+)
+"""Around the ends of a counter, and of what fits into the script's arguments."""
+_deltas = st.integers(-3, 5) | _extremes
 
 _steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Put, _collections, _keys, _values, _expects, st.booleans()),
@@ -69,6 +81,8 @@ _steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(SetDeadline, _instances, st.sampled_from((EXPIRED_MS, FAR_MS))),
     st.builds(ClearDeadline, _instances),
     st.builds(RequireExpired, _instances),
+    st.builds(Count, _counters, _deltas, st.none() | st.integers(-1, 6) | _extremes),
+    st.builds(ResetCount, _counters),
 )
 _requests = st.none() | st.builds(
     RequestKey, st.sampled_from(("r1", "r2")), st.sampled_from(("d1", "d2"))
@@ -109,12 +123,13 @@ async def _everything(ledger: Ledger, namespace: str) -> dict[str, Any]:
     return {
         **{
             collection: [_kept(r) for r in await ledger.read(namespace, collection, KEYS)]
-            for collection in (Collection.NAMES, Collection.CONFIG_LAYERS)
+            for collection in COLLECTIONS
         },
         **{
             history: [_kept(r) for r in await ledger.read_history(namespace, history)]
             for history in HISTORIES
         },
+        "counts": await ledger.read_counts(namespace, COUNTERS),
         "audit": [(rev, entry) for rev, _, entry in await ledger.read_audit(namespace)],
     }
 

@@ -14,8 +14,10 @@ from controlplane.services.ports import (
     Append,
     BeatRecord,
     Collection,
+    Count,
     Position,
     RequestKey,
+    ResetCount,
     SetDeadline,
 )
 from controlplane.storage.redis.beat_log import (
@@ -63,7 +65,7 @@ async def test_a_request_is_remembered_for_ten_minutes():
 
 
 @pytest.mark.parametrize(
-    "name", ["rev", "c:names", "changes", "audit", "deadlines", "h:h", "req:req"]
+    "name", ["rev", "c:names", "changes", "audit", "deadlines", "h:h", "req:req", "counts"]
 )
 async def test_a_key_of_another_type_refuses_the_commit_before_anything_is_written(name):
     """Whatever broke the store, a commit is all or nothing."""
@@ -77,10 +79,27 @@ async def test_a_key_of_another_type_refuses_the_commit_before_anything_is_writt
                     put_name("k"),
                     Append("h", "v"),
                     SetDeadline("i", 5),
+                    Count("c", 1),
                     request=RequestKey("req", "digest"),
                 )
             )
         assert set(await r.client.keys("fp:{team-a}:*")) == before
+
+
+async def test_a_damaged_counter_refuses_the_commit_before_anything_is_written():
+    async with valkey_server() as server, rig(server.url) as r:
+        await r.client.hset("fp:{team-a}:counts", "c", "not a number")
+        with pytest.raises(redis_errors.ResponseError, match="damaged counter c"):
+            await r.ledger.commit(transaction(put_name("k"), Count("c", 1)))
+        assert await r.client.keys("fp:{team-a}:*") == [b"fp:{team-a}:counts"]
+
+
+async def test_a_counter_back_at_zero_leaves_nothing_in_the_store():
+    async with valkey_server() as server, rig(server.url) as r:
+        await r.ledger.commit(transaction(Count("c", 5), Count("d", 2)))
+        assert await r.client.hgetall("fp:{team-a}:counts") == {b"c": b"5", b"d": b"2"}
+        await r.ledger.commit(transaction(Count("c", -5), ResetCount("d")))
+        assert not await r.client.exists("fp:{team-a}:counts")
 
 
 async def test_a_lost_revision_counter_goes_on_above_the_history_under_a_new_epoch():

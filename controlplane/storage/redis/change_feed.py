@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NoReturn, Self
 from redis.asyncio import RedisCluster
 
 from controlplane.domain.errors import StoreUnavailable
-from controlplane.services.ports import CatchUp, Collection, Position, Touched
+from controlplane.services.ports import UNFOLLOWED, CatchUp, Collection, Position, Touched
 from controlplane.storage.redis.clients import Client
 from controlplane.storage.redis.codec import UnreadableRecord, decode_frame
 from controlplane.storage.redis.connection import StoreConnection
@@ -45,9 +45,9 @@ which nobody else is served."""
 
 _CATCH_UP: Final = load_script("catch_up")
 _POSITION: Final = load_script("position")
-_COLLECTIONS: Final = tuple(Collection)
-_COLLECTION_NAMES: Final = tuple(collection.value for collection in Collection)
-_COLLECTION_OF: Final = {collection.value.encode(): collection for collection in Collection}
+_FOLLOWED: Final = tuple(c for c in Collection if c not in UNFOLLOWED)
+_COLLECTION_NAMES: Final = tuple(collection.value for collection in _FOLLOWED)
+_COLLECTION_OF: Final = {collection.value.encode(): collection for collection in _FOLLOWED}
 
 # The name under which the list of namespaces is followed; no namespace has an empty name.
 _LIST: Final = ""
@@ -145,7 +145,7 @@ class RedisChangeFeed:
         keys = keys_of(namespace)
         resync, epoch, revision, fingerprint, more, found = await self._connection.run(
             _CATCH_UP,
-            (keys.rev, keys.epoch, keys.changes, *keys.collections.values()),
+            (keys.rev, keys.epoch, keys.changes, *keys.followed.values()),
             (
                 position.epoch,
                 position.revision,
@@ -186,11 +186,11 @@ class RedisChangeFeed:
 
     async def _list_records(self, keys: NamespaceKeys) -> dict[Collection, list[bytes]]:
         pipe = self._connection.reads.pipeline(transaction=False)
-        for key in keys.collections.values():
+        for key in keys.followed.values():
             pipe.hkeys(key)
         with map_redis_errors():
             replies = await pipe.execute()
-        return dict(zip(keys.collections, replies, strict=True))
+        return dict(zip(keys.followed, replies, strict=True))
 
     async def _read_frames(
         self, keys: NamespaceKeys, read: list[tuple[Collection, list[bytes]]]
@@ -198,7 +198,7 @@ class RedisChangeFeed:
         """Return (collection, key, frame) of the records that (still) exist."""
         pipe = self._connection.reads.pipeline(transaction=False)
         for collection, names in read:
-            pipe.hmget(keys.collections[collection], names)
+            pipe.hmget(keys.followed[collection], names)
         with map_redis_errors():
             replies = await pipe.execute()
         return [

@@ -12,6 +12,7 @@ script may touch them together.
     fp:{ns}:h:<history>     stream  id `<revision>-<n>`; trimmed by each append
     fp:{ns}:req:<id>        string  result of an idempotent request; expires after 10 minutes
     fp:{ns}:deadlines       zset    instance id -> deadline, milliseconds since 1970
+    fp:{ns}:counts          hash    counter -> its value in decimal; a counter at 0 has no field
     fp:{ns}:beats           stream  packed beats for the other replicas; trimmed to a few seconds
     fp:{ns}:swept           hash    when somebody last looked for lost instances, and a grace period
     fp:{ns}:canary:<id>     string  written by one replica to prove that notifications reach it
@@ -24,7 +25,7 @@ A namespace must not contain `}`; the rules for names exclude it.
 from functools import lru_cache
 from typing import Final
 
-from controlplane.services.ports import Collection
+from controlplane.services.ports import UNFOLLOWED, Collection
 
 NAMESPACES_TAG: Final = "namespaces"
 NAMESPACES_SET: Final = f"fp:{{{NAMESPACES_TAG}}}:set"
@@ -42,8 +43,10 @@ class NamespaceKeys:
         "beats",
         "changes",
         "collections",
+        "counts",
         "deadlines",
         "epoch",
+        "followed",
         "namespace",
         "prefix",
         "rev",
@@ -58,9 +61,11 @@ class NamespaceKeys:
         self.changes = self.prefix + "changes"
         self.audit = self.prefix + "audit"
         self.deadlines = self.prefix + "deadlines"
+        self.counts = self.prefix + "counts"
         self.beats = self.prefix + "beats"
         self.swept = self.prefix + "swept"
         self.collections = {c: f"{self.prefix}c:{c.value}" for c in Collection}
+        self.followed = {c: key for c, key in self.collections.items() if c not in UNFOLLOWED}
 
     def history(self, history: str) -> str:
         """Return the key of a history's stream."""

@@ -96,6 +96,13 @@ class RedisLedger:
             for key, frame in zip(keys, frames, strict=True)
         ]
 
+    async def read_counts(self, namespace: str, counters: Sequence[str]) -> list[int]:
+        """Return counters, in order; see `Ledger.read_counts`."""
+        if not counters:
+            return []
+        counts = await self._reads.submit((keys_of(namespace).counts, counters))
+        return [int(count or 0) for count in counts]
+
     async def read_history(
         self, namespace: str, history: str, *, before: int | None = None, limit: int = 100
     ) -> list[Record]:

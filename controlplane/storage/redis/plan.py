@@ -6,16 +6,20 @@ from typing import Any, Final
 import msgspec
 
 from controlplane.services.ports import (
+    UNFOLLOWED,
     Append,
     AuditEntry,
     ClearDeadline,
+    Count,
     Delete,
     Put,
     Require,
     RequireExpired,
+    ResetCount,
     SetDeadline,
     Transaction,
 )
+from controlplane.storage.counts import ceiling
 from controlplane.storage.redis.codec import encode_value
 from controlplane.storage.redis.keys import NamespaceKeys, keys_of
 
@@ -28,7 +32,7 @@ REQUEST_TTL_MS: Final = 10 * 60 * 1000
 _EXACT: Final = 2**53
 """Lua counts in doubles, exact below this. No revision gets there in a million years."""
 
-_FIXED_KEYS: Final = 6
+_FIXED_KEYS: Final = 7
 _FIXED_ARGS: Final = 8
 
 _pack: Final = msgspec.msgpack.Encoder().encode
@@ -63,6 +67,7 @@ def compile_commit(transaction: Transaction, changes_keep: int) -> Arguments:
         names.audit,
         names.deadlines,
         names.request(request.request_id if request else ""),
+        names.counts,
         *compiler.key_indexes,
     ]
     args: list[str | bytes | int] = [
@@ -93,11 +98,11 @@ class _Compiler:
 
     def put(self, step: Put) -> tuple[Any, ...]:
         where = self._where(step)
-        self.touched.append((step.collection.value, step.key))
+        self._touch(step)
         return (1, *where, self._value(step.value), step.fresh_generation)
 
     def delete(self, step: Delete) -> tuple[Any, ...]:
-        self.touched.append((step.collection.value, step.key))
+        self._touch(step)
         return (2, *self._where(step))
 
     def require(self, step: Require) -> tuple[Any, ...]:
@@ -110,6 +115,15 @@ class _Compiler:
         self.appended[step.history] = sequence + 1
         index = self._key(self.names.history(step.history))
         return (4, index, self._value(step.value), sequence, step.keep)
+
+    def count(self, step: Count) -> tuple[Any, ...]:
+        # A delta beyond what a counter can hold is refused by the script, whatever it is exactly.
+        delta = max(-_EXACT, min(step.delta, _EXACT))
+        return (8, step.counter, delta, ceiling(step.at_most))
+
+    def _touch(self, step: Put | Delete) -> None:
+        if step.collection not in UNFOLLOWED:
+            self.touched.append((step.collection.value, step.key))
 
     def _where(self, step: Put | Delete | Require) -> tuple[Any, ...]:
         index = self._key(self.names.collections[step.collection])
@@ -145,4 +159,6 @@ _COMPILE: Final[dict[type, Any]] = {
     SetDeadline: lambda _, step: (5, step.instance_id, step.after_ms),
     ClearDeadline: lambda _, step: (6, step.instance_id),
     RequireExpired: lambda _, step: (7, step.instance_id),
+    Count: _Compiler.count,
+    ResetCount: lambda _, step: (9, step.counter),
 }

@@ -1,6 +1,6 @@
 from redis.crc import key_slot
 
-from controlplane.services.ports import Collection
+from controlplane.services.ports import UNFOLLOWED, Collection
 from controlplane.storage.redis.keys import (
     NAMESPACES_MARK,
     NAMESPACES_SET,
@@ -20,6 +20,7 @@ def all_keys(namespace: str) -> list[str]:
         keys.deadlines,
         keys.beats,
         keys.swept,
+        keys.counts,
         *keys.collections.values(),
         keys.history("config:namespace"),
         keys.request("req-1"),
@@ -42,6 +43,7 @@ def test_no_two_things_share_a_key():
     ]
     assert len(set(everything)) == len(everything)
     assert set(keys_of("team-a").collections) == set(Collection)
+    assert set(keys_of("team-a").followed) == set(Collection) - UNFOLLOWED
 
 
 def test_the_channel_names_database_and_key():

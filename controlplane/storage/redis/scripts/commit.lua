@@ -4,7 +4,7 @@
 -- will be written has been read with a command of its type.
 --
 -- KEYS  1 rev  2 epoch  3 changes  4 audit  5 deadlines  6 the request's result
---       7.. collections and histories, addressed by the steps
+--       7 counts  8.. collections and histories, addressed by the steps
 -- ARGV  1 plan: MessagePack of {is there a request, steps}
 --       2 fingerprint of this commit  3 touched: MessagePack of {{collection, key}..}
 --       4 audit entry (JSON)  5 digest of the request  6 answer to remember
@@ -18,8 +18,11 @@
 --       {5 set deadline, instance id, milliseconds}
 --       {6 clear deadline, instance id}
 --       {7 require expired, instance id}
+--       {8 count, counter, delta, what it must not be above afterwards}
+--       {9 reset, counter}
 -- Returns {0, revision, ms} committed; {1, revision, ms, answer} replayed;
---         {2, step, revision, generation} condition failed; {3} request id reused
+--         {2, step, revision, generation} condition failed, of a count {2, step, its value, 0};
+--         {3} request id reused
 -- Numbers stay below 2^53, where Lua's doubles are exact; string.format keeps all their digits.
 
 if redis.replicate_commands then redis.replicate_commands() end -- Redis 6.2 may need to be told
@@ -58,6 +61,9 @@ local function record(key_index, key)
   return found
 end
 
+-- Counters as they are now, and as the steps leave them.
+local present, counted = {}, {}
+
 for i, step in ipairs(steps) do
   local op = step[1]
   if op <= 3 then
@@ -68,6 +74,20 @@ for i, step in ipairs(steps) do
     end
   elseif op == 4 then
     call('XLEN', KEYS[step[2]])
+  elseif op >= 8 then
+    local counter = step[2]
+    local value = present[counter]
+    if not value then
+      value = tonumber(call('HGET', KEYS[7], counter) or '0')
+      if not value then return redis.error_reply('ERR damaged counter ' .. counter) end
+      present[counter] = value
+    end
+    local total = 0
+    if op == 8 then
+      total = (counted[counter] or value) + step[3]
+      if total < 0 or total > step[4] then return {2, i - 1, value, 0} end
+    end
+    counted[counter] = total
   else
     local deadline = call('ZSCORE', KEYS[5], step[2])
     if op == 7 and not (deadline and tonumber(deadline) <= now) then
@@ -119,6 +139,13 @@ for _, step in ipairs(steps) do
     call('ZADD', KEYS[5], format('%.0f', now + step[3]), step[2])
   elseif op == 6 then
     call('ZREM', KEYS[5], step[2])
+  end
+end
+for counter, total in pairs(counted) do
+  if total == 0 then
+    call('HDEL', KEYS[7], counter)
+  else
+    call('HSET', KEYS[7], counter, format('%.0f', total))
   end
 end
 
