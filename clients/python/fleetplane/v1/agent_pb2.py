@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66leetplane/v1/agent.proto\x12\rfleetplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x03\n\tAgentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\r\n\x05tools\x18\x06 \x03(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x08 \x01(\t\x12\x17\n\x0fmax_concurrency\x18\t \x01(\r\x12\x17\n\x0ftimeout_seconds\x18\n \x01(\r\x12\x30\n\x04tags\x18\x0b \x03(\x0b\x32\".fleetplane.v1.AgentSpec.TagsEntry\x12-\n\nactivation\x18\x0c \x01(\x0e\x32\x19.fleetplane.v1.Activation\x12\x31\n\x0e\x64\x65graded_after\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nlost_after\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xec\x02\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12&\n\x04spec\x18\x03 \x01(\x0b\x32\x18.fleetplane.v1.AgentSpec\x12*\n\x06status\x18\x04 \x01(\x0e\x32\x1a.fleetplane.v1.AgentStatus\x12\x15\n\rstatus_reason\x18\x05 \x01(\t\x12\x31\n\rregistered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_heartbeat\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\t \x01(\x04\x12*\n\tinstances\x18\n \x03(\x0b\x32\x17.fleetplane.v1.Instance\"\xdd\x02\n\x08Instance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12+\n\x05state\x18\x05 \x01(\x0e\x32\x1c.fleetplane.v1.InstanceState\x12\x0f\n\x07stalled\x18\x06 \x01(\x08\x12\x31\n\rregistered_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_heartbeat\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04load\x18\t \x01(\x0b\x32\x1b.fleetplane.v1.InstanceLoad\x12\x34\n\x06\x63onfig\x18\n \x01(\x0b\x32$.fleetplane.v1.ConfigAcknowledgement\"l\n\x0cInstanceLoad\x12\x11\n\tin_flight\x18\x01 \x01(\r\x12\x11\n\tcompleted\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x04\x12\x12\n\nlatency_ms\x18\x04 \x01(\x01\x12\x12\n\nerror_rate\x18\x05 \x01(\x01\"\x89\x01\n\x15\x43onfigAcknowledgement\x12\x1a\n\x12\x61ttempted_revision\x18\x01 \x01(\x04\x12\x18\n\x10running_revision\x18\x02 \x01(\x04\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.fleetplane.v1.ConfigStatus\x12\r\n\x05\x65rror\x18\x04 \x01(\t*\xb8\x01\n\x0b\x41gentStatus\x12\x1c\n\x18\x41GENT_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41GENT_STATUS_REGISTERED\x10\x01\x12\x17\n\x13\x41GENT_STATUS_ACTIVE\x10\x02\x12\x19\n\x15\x41GENT_STATUS_DEGRADED\x10\x03\x12\x19\n\x15\x41GENT_STATUS_INACTIVE\x10\x04\x12\x1f\n\x1b\x41GENT_STATUS_DECOMMISSIONED\x10\x05*T\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TIVATION_AUTO\x10\x01\x12\x15\n\x11\x41\x43TIVATION_MANUAL\x10\x02*\x9a\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x01\x12\x18\n\x14INSTANCE_STATE_FRESH\x10\x02\x12\x19\n\x15INSTANCE_STATE_SILENT\x10\x03\x12\x17\n\x13INSTANCE_STATE_LOST\x10\x04*~\n\x0c\x43onfigStatus\x12\x1d\n\x19\x43ONFIG_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONFIG_STATUS_APPLYING\x10\x01\x12\x19\n\x15\x43ONFIG_STATUS_APPLIED\x10\x02\x12\x18\n\x14\x43ONFIG_STATUS_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66leetplane/v1/agent.proto\x12\rfleetplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x03\n\tAgentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\r\n\x05tools\x18\x06 \x03(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x08 \x01(\t\x12\x17\n\x0fmax_concurrency\x18\t \x01(\r\x12\x17\n\x0ftimeout_seconds\x18\n \x01(\r\x12\x30\n\x04tags\x18\x0b \x03(\x0b\x32\".fleetplane.v1.AgentSpec.TagsEntry\x12-\n\nactivation\x18\x0c \x01(\x0e\x32\x19.fleetplane.v1.Activation\x12\x31\n\x0e\x64\x65graded_after\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nlost_after\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbc\x03\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12&\n\x04spec\x18\x03 \x01(\x0b\x32\x18.fleetplane.v1.AgentSpec\x12*\n\x06status\x18\x04 \x01(\x0e\x32\x1a.fleetplane.v1.AgentStatus\x12\x15\n\rstatus_reason\x18\x05 \x01(\t\x12\x31\n\rregistered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_heartbeat\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\t \x01(\x04\x12*\n\tinstances\x18\n \x03(\x0b\x32\x17.fleetplane.v1.Instance\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\x12<\n\x12pending_activation\x18\x0c \x01(\x0b\x32 .fleetplane.v1.PendingActivation\"g\n\x11PendingActivation\x12\x12\n\npolicy_ids\x18\x01 \x03(\t\x12\x10\n\x08\x61sked_by\x18\x02 \x01(\t\x12,\n\x08\x61sked_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x03\n\x08Instance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12+\n\x05state\x18\x05 \x01(\x0e\x32\x1c.fleetplane.v1.InstanceState\x12\x0f\n\x07stalled\x18\x06 \x01(\x08\x12\x31\n\rregistered_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_heartbeat\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04load\x18\t \x01(\x0b\x32\x1b.fleetplane.v1.InstanceLoad\x12\x34\n\x06\x63onfig\x18\n \x01(\x0b\x32$.fleetplane.v1.ConfigAcknowledgement\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\x12\x12\n\ntasks_held\x18\x0c \x01(\r\"l\n\x0cInstanceLoad\x12\x11\n\tin_flight\x18\x01 \x01(\r\x12\x11\n\tcompleted\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x04\x12\x12\n\nlatency_ms\x18\x04 \x01(\x01\x12\x12\n\nerror_rate\x18\x05 \x01(\x01\"\x89\x01\n\x15\x43onfigAcknowledgement\x12\x1a\n\x12\x61ttempted_revision\x18\x01 \x01(\x04\x12\x18\n\x10running_revision\x18\x02 \x01(\x04\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.fleetplane.v1.ConfigStatus\x12\r\n\x05\x65rror\x18\x04 \x01(\t*\xb8\x01\n\x0b\x41gentStatus\x12\x1c\n\x18\x41GENT_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41GENT_STATUS_REGISTERED\x10\x01\x12\x17\n\x13\x41GENT_STATUS_ACTIVE\x10\x02\x12\x19\n\x15\x41GENT_STATUS_DEGRADED\x10\x03\x12\x19\n\x15\x41GENT_STATUS_INACTIVE\x10\x04\x12\x1f\n\x1b\x41GENT_STATUS_DECOMMISSIONED\x10\x05*T\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TIVATION_AUTO\x10\x01\x12\x15\n\x11\x41\x43TIVATION_MANUAL\x10\x02*\x9a\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x01\x12\x18\n\x14INSTANCE_STATE_FRESH\x10\x02\x12\x19\n\x15INSTANCE_STATE_SILENT\x10\x03\x12\x17\n\x13INSTANCE_STATE_LOST\x10\x04*~\n\x0c\x43onfigStatus\x12\x1d\n\x19\x43ONFIG_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONFIG_STATUS_APPLYING\x10\x01\x12\x19\n\x15\x43ONFIG_STATUS_APPLIED\x10\x02\x12\x18\n\x14\x43ONFIG_STATUS_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,24 +35,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENTSPEC_TAGSENTRY']._loaded_options = None
   _globals['_AGENTSPEC_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_AGENTSTATUS']._serialized_start=1520
-  _globals['_AGENTSTATUS']._serialized_end=1704
-  _globals['_ACTIVATION']._serialized_start=1706
-  _globals['_ACTIVATION']._serialized_end=1790
-  _globals['_INSTANCESTATE']._serialized_start=1793
-  _globals['_INSTANCESTATE']._serialized_end=1947
-  _globals['_CONFIGSTATUS']._serialized_start=1949
-  _globals['_CONFIGSTATUS']._serialized_end=2075
+  _globals['_AGENTSTATUS']._serialized_start=1743
+  _globals['_AGENTSTATUS']._serialized_end=1927
+  _globals['_ACTIVATION']._serialized_start=1929
+  _globals['_ACTIVATION']._serialized_end=2013
+  _globals['_INSTANCESTATE']._serialized_start=2016
+  _globals['_INSTANCESTATE']._serialized_end=2170
+  _globals['_CONFIGSTATUS']._serialized_start=2172
+  _globals['_CONFIGSTATUS']._serialized_end=2298
   _globals['_AGENTSPEC']._serialized_start=110
   _globals['_AGENTSPEC']._serialized_end=548
   _globals['_AGENTSPEC_TAGSENTRY']._serialized_start=505
   _globals['_AGENTSPEC_TAGSENTRY']._serialized_end=548
   _globals['_AGENT']._serialized_start=551
-  _globals['_AGENT']._serialized_end=915
-  _globals['_INSTANCE']._serialized_start=918
-  _globals['_INSTANCE']._serialized_end=1267
-  _globals['_INSTANCELOAD']._serialized_start=1269
-  _globals['_INSTANCELOAD']._serialized_end=1377
-  _globals['_CONFIGACKNOWLEDGEMENT']._serialized_start=1380
-  _globals['_CONFIGACKNOWLEDGEMENT']._serialized_end=1517
+  _globals['_AGENT']._serialized_end=995
+  _globals['_PENDINGACTIVATION']._serialized_start=997
+  _globals['_PENDINGACTIVATION']._serialized_end=1100
+  _globals['_INSTANCE']._serialized_start=1103
+  _globals['_INSTANCE']._serialized_end=1490
+  _globals['_INSTANCELOAD']._serialized_start=1492
+  _globals['_INSTANCELOAD']._serialized_end=1600
+  _globals['_CONFIGACKNOWLEDGEMENT']._serialized_start=1603
+  _globals['_CONFIGACKNOWLEDGEMENT']._serialized_end=1740
 # @@protoc_insertion_point(module_scope)

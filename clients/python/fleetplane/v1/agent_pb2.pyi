@@ -265,6 +265,8 @@ class Agent(_message.Message):
     LAST_HEARTBEAT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    PENDING_ACTIVATION_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Identity within the namespace. 1-256 bytes of `[A-Za-z0-9._:-]`."""
     namespace: _builtins.str
@@ -275,6 +277,8 @@ class Agent(_message.Message):
     """Why it is there, such as `LOST` or the reason an operator gave. May be empty."""
     revision: _builtins.int
     """Revision of the last change of this record; send it as `expected_revision`."""
+    draining: _builtins.bool
+    """It takes no new work: a drain is under way or done."""
     @_builtins.property
     def spec(self) -> Global___AgentSpec:
         """What the owner declares."""
@@ -295,6 +299,10 @@ class Agent(_message.Message):
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """Its registered instances. Filled by GetAgent, and by lists that ask for it."""
 
+    @_builtins.property
+    def pending_activation(self) -> Global___PendingActivation:
+        """An activation that a policy wants confirmed first; see LifecycleService.Activate."""
+
     def __init__(
         self,
         *,
@@ -308,14 +316,50 @@ class Agent(_message.Message):
         last_heartbeat: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         instances: _abc.Iterable[Global___Instance] | None = ...,
+        draining: _builtins.bool = ...,
+        pending_activation: Global___PendingActivation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_heartbeat", b"last_heartbeat", "registered_at", b"registered_at", "spec", b"spec", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_heartbeat", b"last_heartbeat", "pending_activation", b"pending_activation", "registered_at", b"registered_at", "spec", b"spec", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "instances", b"instances", "last_heartbeat", b"last_heartbeat", "namespace", b"namespace", "registered_at", b"registered_at", "revision", b"revision", "spec", b"spec", "status", b"status", "status_reason", b"status_reason", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "draining", b"draining", "instances", b"instances", "last_heartbeat", b"last_heartbeat", "namespace", b"namespace", "pending_activation", b"pending_activation", "registered_at", b"registered_at", "revision", b"revision", "spec", b"spec", "status", b"status", "status_reason", b"status_reason", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
+
+@_typing.final
+class PendingActivation(_message.Message):
+    """An activation that waits for a confirmation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_IDS_FIELD_NUMBER: _builtins.int
+    ASKED_BY_FIELD_NUMBER: _builtins.int
+    ASKED_AT_FIELD_NUMBER: _builtins.int
+    asked_by: _builtins.str
+    """Who asked; `fleetplane` if the agent did by its first heartbeat."""
+    @_builtins.property
+    def policy_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that want it."""
+
+    @_builtins.property
+    def asked_at(self) -> _timestamp_pb2.Timestamp:
+        """When, on the store's clock."""
+
+    def __init__(
+        self,
+        *,
+        policy_ids: _abc.Iterable[_builtins.str] | None = ...,
+        asked_by: _builtins.str = ...,
+        asked_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asked_at", b"asked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_at", b"asked_at", "asked_by", b"asked_by", "policy_ids", b"policy_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingActivation: _TypeAlias = PendingActivation  # noqa: Y015
 
 @_typing.final
 class Instance(_message.Message):
@@ -333,6 +377,8 @@ class Instance(_message.Message):
     LAST_HEARTBEAT_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    TASKS_HELD_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Identity of the process within the namespace. 1-256 bytes of `[A-Za-z0-9._:-]`."""
     agent_id: _builtins.str
@@ -347,6 +393,10 @@ class Instance(_message.Message):
     """How fresh it is."""
     stalled: _builtins.bool
     """True while tasks are in flight and the progress token stands still: alive, but not working."""
+    draining: _builtins.bool
+    """It takes no new work: this process is about to stop."""
+    tasks_held: _builtins.int
+    """Tasks of the plane that it holds."""
     @_builtins.property
     def registered_at(self) -> _timestamp_pb2.Timestamp:
         """When this generation was registered, on the store's clock."""
@@ -376,10 +426,12 @@ class Instance(_message.Message):
         last_heartbeat: _timestamp_pb2.Timestamp | None = ...,
         load: Global___InstanceLoad | None = ...,
         config: Global___ConfigAcknowledgement | None = ...,
+        draining: _builtins.bool = ...,
+        tasks_held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "last_heartbeat", b"last_heartbeat", "load", b"load", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "config", b"config", "endpoint", b"endpoint", "generation", b"generation", "instance_id", b"instance_id", "last_heartbeat", b"last_heartbeat", "load", b"load", "registered_at", b"registered_at", "stalled", b"stalled", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "config", b"config", "draining", b"draining", "endpoint", b"endpoint", "generation", b"generation", "instance_id", b"instance_id", "last_heartbeat", b"last_heartbeat", "load", b"load", "registered_at", b"registered_at", "stalled", b"stalled", "state", b"state", "tasks_held", b"tasks_held"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_NO_CANDIDATE: _ErrorReason.ValueType  # 14
     """NOT_FOUND. No agent qualifies. Metadata: `miss.<agent_id>` = why, for the nearest misses."""
+    ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 15
+    """NOT_FOUND. No such task, or it ended longer ago than tasks are kept. Metadata: `task_id`."""
+    ERROR_REASON_ROUTE_NOT_FOUND: _ErrorReason.ValueType  # 16
+    """NOT_FOUND. The agent name has no route. Metadata: `agent_name`."""
+    ERROR_REASON_DRAIN_NOT_FOUND: _ErrorReason.ValueType  # 17
+    """NOT_FOUND. Nothing is or was drained there. Metadata: `agent_id`, `instance_id`."""
+    ERROR_REASON_STOP_NOT_FOUND: _ErrorReason.ValueType  # 18
+    """NOT_FOUND. No such emergency stop. Metadata: `stop_id`."""
+    ERROR_REASON_ROLLOUT_NOT_FOUND: _ErrorReason.ValueType  # 19
+    """NOT_FOUND. No such rollout. Metadata: `rollout_id` or `agent_name`."""
     ERROR_REASON_AGENT_EXISTS: _ErrorReason.ValueType  # 20
     """ALREADY_EXISTS. The name@version or the agent_id belongs to an agent with other content.
     Metadata: `agent_id` of the existing one, `name_version`.
@@ -65,6 +75,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ACTIVATION_REFUSED: _ErrorReason.ValueType  # 42
     """FAILED_PRECONDITION. A policy refused the activation. Metadata: `decision`, `policies`."""
+    ERROR_REASON_ACTIVATION_PENDING: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION. A policy wants the activation confirmed first; it is parked. Metadata:
+    `agent_id`, `policies`.
+    """
+    ERROR_REASON_LEASE_FENCED: _ErrorReason.ValueType  # 44
+    """FAILED_PRECONDITION. The lease of the task has ended: another one holds it, or nobody. Stop
+    working on it. Metadata: `task_id`, `epoch`, `current_epoch`, `state`.
+    """
+    ERROR_REASON_ROLLOUT_ACTIVE: _ErrorReason.ValueType  # 45
+    """FAILED_PRECONDITION. A rollout of this agent is under way. Metadata: `agent_name`, `rollout_id`."""
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 50
     """RESOURCE_EXHAUSTED. A bound is reached; the message names it. Metadata: `limit`."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 60
@@ -110,6 +130,16 @@ Metadata: `scope`, `revision`.
 """
 ERROR_REASON_NO_CANDIDATE: ErrorReason.ValueType  # 14
 """NOT_FOUND. No agent qualifies. Metadata: `miss.<agent_id>` = why, for the nearest misses."""
+ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 15
+"""NOT_FOUND. No such task, or it ended longer ago than tasks are kept. Metadata: `task_id`."""
+ERROR_REASON_ROUTE_NOT_FOUND: ErrorReason.ValueType  # 16
+"""NOT_FOUND. The agent name has no route. Metadata: `agent_name`."""
+ERROR_REASON_DRAIN_NOT_FOUND: ErrorReason.ValueType  # 17
+"""NOT_FOUND. Nothing is or was drained there. Metadata: `agent_id`, `instance_id`."""
+ERROR_REASON_STOP_NOT_FOUND: ErrorReason.ValueType  # 18
+"""NOT_FOUND. No such emergency stop. Metadata: `stop_id`."""
+ERROR_REASON_ROLLOUT_NOT_FOUND: ErrorReason.ValueType  # 19
+"""NOT_FOUND. No such rollout. Metadata: `rollout_id` or `agent_name`."""
 ERROR_REASON_AGENT_EXISTS: ErrorReason.ValueType  # 20
 """ALREADY_EXISTS. The name@version or the agent_id belongs to an agent with other content.
 Metadata: `agent_id` of the existing one, `name_version`.
@@ -130,6 +160,16 @@ stop, or register again. Metadata: `instance_id`, `generation`, `current_generat
 """
 ERROR_REASON_ACTIVATION_REFUSED: ErrorReason.ValueType  # 42
 """FAILED_PRECONDITION. A policy refused the activation. Metadata: `decision`, `policies`."""
+ERROR_REASON_ACTIVATION_PENDING: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION. A policy wants the activation confirmed first; it is parked. Metadata:
+`agent_id`, `policies`.
+"""
+ERROR_REASON_LEASE_FENCED: ErrorReason.ValueType  # 44
+"""FAILED_PRECONDITION. The lease of the task has ended: another one holds it, or nobody. Stop
+working on it. Metadata: `task_id`, `epoch`, `current_epoch`, `state`.
+"""
+ERROR_REASON_ROLLOUT_ACTIVE: ErrorReason.ValueType  # 45
+"""FAILED_PRECONDITION. A rollout of this agent is under way. Metadata: `agent_name`, `rollout_id`."""
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 50
 """RESOURCE_EXHAUSTED. A bound is reached; the message names it. Metadata: `limit`."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 60

@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -52,6 +53,10 @@ class _RejectionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rejec
     """No free capacity on any live instance."""
     REJECTION_REASON_STALLED: _RejectionReason.ValueType  # 10
     """Every live instance is stalled."""
+    REJECTION_REASON_DRAINING: _RejectionReason.ValueType  # 11
+    """It takes no new work: a drain is under way or done."""
+    REJECTION_REASON_ROUTE: _RejectionReason.ValueType  # 12
+    """The route sends this session to another version."""
 
 class RejectionReason(_RejectionReason, metaclass=_RejectionReasonEnumTypeWrapper):
     """Why an agent was not a candidate."""
@@ -78,6 +83,10 @@ REJECTION_REASON_CAPACITY: RejectionReason.ValueType  # 9
 """No free capacity on any live instance."""
 REJECTION_REASON_STALLED: RejectionReason.ValueType  # 10
 """Every live instance is stalled."""
+REJECTION_REASON_DRAINING: RejectionReason.ValueType  # 11
+"""It takes no new work: a drain is under way or done."""
+REJECTION_REASON_ROUTE: RejectionReason.ValueType  # 12
+"""The route sends this session to another version."""
 Global___RejectionReason: _TypeAlias = RejectionReason  # noqa: Y015
 
 @_typing.final
@@ -639,6 +648,9 @@ class DiscoverRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_DRAINING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant."""
     page_size: _builtins.int
@@ -647,6 +659,14 @@ class DiscoverRequest(_message.Message):
     """Opaque, from the previous page; all other fields must be unchanged."""
     min_revision: _builtins.int
     """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    route: _builtins.bool
+    """Honour routes: of every agent name that has one, return only the version that `session_id` goes
+    to.
+    """
+    session_id: _builtins.str
+    """With `route`: the session. Empty: each call is dealt out anew. At most 256 bytes."""
+    include_draining: _builtins.bool
+    """Return draining agents too. They take no new work."""
     @_builtins.property
     def filter(self) -> Global___AgentFilter:
         """Which agents. Without `statuses`: ACTIVE only."""
@@ -659,10 +679,13 @@ class DiscoverRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        route: _builtins.bool = ...,
+        session_id: _builtins.str = ...,
+        include_draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "min_revision", b"min_revision", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "include_draining", b"include_draining", "min_revision", b"min_revision", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "route", b"route", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -735,7 +758,9 @@ class FindBestAgentRequest(_message.Message):
     agents that are ranked, but find none.
     """
     session_id: _builtins.str
-    """Breaks ties the same way for the same session. At most 256 bytes."""
+    """Chooses the version where the agent has a route, and breaks ties, the same way for the same
+    session. Empty: dealt out anew with every call. At most 256 bytes.
+    """
     max_explained: _builtins.int
     """Candidates, and rejections, to report besides the winner, 0-100; default 10."""
     min_revision: _builtins.int
@@ -868,6 +893,7 @@ class FindBestAgentResponse(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     candidate_count: _builtins.int
     """How many of the agents that were ranked qualified, the winner among them: of all that match the
     filter if these are at most 500, else of a share of them (see FindBestAgent).
@@ -896,6 +922,10 @@ class FindBestAgentResponse(_message.Message):
     def position(self) -> _watch_pb2.WatchPosition:
         """What the answer reflects."""
 
+    @_builtins.property
+    def route(self) -> Global___RouteDecision:
+        """Why this version, if its name has a route."""
+
     def __init__(
         self,
         *,
@@ -906,14 +936,76 @@ class FindBestAgentResponse(_message.Message):
         rejected: _abc.Iterable[Global___RejectedCandidate] | None = ...,
         candidate_count: _builtins.int = ...,
         position: _watch_pb2.WatchPosition | None = ...,
+        route: Global___RouteDecision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "instance", b"instance", "position", b"position", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "instance", b"instance", "position", b"position", "route", b"route", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "candidate_count", b"candidate_count", "candidates", b"candidates", "instance", b"instance", "position", b"position", "rejected", b"rejected", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "candidate_count", b"candidate_count", "candidates", b"candidates", "instance", b"instance", "position", b"position", "rejected", b"rejected", "route", b"route", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindBestAgentResponse: _TypeAlias = FindBestAgentResponse  # noqa: Y015
+
+@_typing.final
+class RouteDecision(_message.Message):
+    """Why a session goes to a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Rule:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RouteDecision._Rule.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RULE_UNSPECIFIED: RouteDecision._Rule.ValueType  # 0
+        """There is no route."""
+        RULE_WEIGHT: RouteDecision._Rule.ValueType  # 1
+        """By its share."""
+        RULE_PIN: RouteDecision._Rule.ValueType  # 2
+        """The session's first task was accepted by this version."""
+        RULE_FALLBACK: RouteDecision._Rule.ValueType  # 3
+        """The version it belongs to has no fresh instance; another one of the route takes it."""
+
+    class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
+        """The rule that decided."""
+
+    RULE_UNSPECIFIED: RouteDecision.Rule.ValueType  # 0
+    """There is no route."""
+    RULE_WEIGHT: RouteDecision.Rule.ValueType  # 1
+    """By its share."""
+    RULE_PIN: RouteDecision.Rule.ValueType  # 2
+    """The session's first task was accepted by this version."""
+    RULE_FALLBACK: RouteDecision.Rule.ValueType  # 3
+    """The version it belongs to has no fresh instance; another one of the route takes it."""
+
+    RULE_FIELD_NUMBER: _builtins.int
+    WEIGHT_BP_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    rule: Global___RouteDecision.Rule.ValueType
+    """The rule."""
+    weight_bp: _builtins.int
+    """Share of the chosen version in basis points."""
+    bucket: _builtins.int
+    """Bucket of the session, 0-9,999."""
+    rollout_id: _builtins.str
+    """The rollout that owns the route; empty: nobody does."""
+    def __init__(
+        self,
+        *,
+        rule: Global___RouteDecision.Rule.ValueType = ...,
+        weight_bp: _builtins.int = ...,
+        bucket: _builtins.int = ...,
+        rollout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "rollout_id", b"rollout_id", "rule", b"rule", "weight_bp", b"weight_bp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteDecision: _TypeAlias = RouteDecision  # noqa: Y015
 
 @_typing.final
 class WatchAgentsRequest(_message.Message):
@@ -1120,6 +1212,7 @@ class Beat(_message.Message):
     PROGRESS_TOKEN_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_STOP_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Which instance. Required."""
     generation: _builtins.int
@@ -1140,6 +1233,10 @@ class Beat(_message.Message):
     """
     goodbye: _builtins.bool
     """The instance leaves now."""
+    acknowledged_stop: _builtins.str
+    """`stop_id` of the last STOP command, once nothing runs any more: the acknowledgement of an
+    emergency stop.
+    """
     @_builtins.property
     def config(self) -> _agent_pb2.ConfigAcknowledgement:
         """What became of its configuration; send it when it changed, and once after connecting."""
@@ -1157,10 +1254,11 @@ class Beat(_message.Message):
         progress_token: _builtins.str = ...,
         config: _agent_pb2.ConfigAcknowledgement | None = ...,
         goodbye: _builtins.bool = ...,
+        acknowledged_stop: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "config", b"config", "failed", b"failed", "generation", b"generation", "goodbye", b"goodbye", "in_flight", b"in_flight", "instance_id", b"instance_id", "latency_ms", b"latency_ms", "progress_token", b"progress_token", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_stop", b"acknowledged_stop", "completed", b"completed", "config", b"config", "failed", b"failed", "generation", b"generation", "goodbye", b"goodbye", "in_flight", b"in_flight", "instance_id", b"instance_id", "latency_ms", b"latency_ms", "progress_token", b"progress_token", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1260,7 +1358,11 @@ class Command(_message.Message):
         KIND_REFRESH_CREDENTIALS: Command._Kind.ValueType  # 3
         """Renew credentials."""
         KIND_STOP: Command._Kind.ValueType  # 4
-        """Stop now."""
+        """Stop now: call off all work and take no more. Beats still count; the plane says STOP in every
+        answer until the instance acknowledges or leaves.
+        """
+        KIND_RESUME: Command._Kind.ValueType  # 5
+        """Take work again: the drain was undone."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What."""
@@ -1274,27 +1376,41 @@ class Command(_message.Message):
     KIND_REFRESH_CREDENTIALS: Command.Kind.ValueType  # 3
     """Renew credentials."""
     KIND_STOP: Command.Kind.ValueType  # 4
-    """Stop now."""
+    """Stop now: call off all work and take no more. Beats still count; the plane says STOP in every
+    answer until the instance acknowledges or leaves.
+    """
+    KIND_RESUME: Command.Kind.ValueType  # 5
+    """Take work again: the drain was undone."""
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    STOP_ID_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Which instance."""
     kind: Global___Command.Kind.ValueType
     """What to do."""
     reason: _builtins.str
     """Why."""
+    stop_id: _builtins.str
+    """With STOP by an emergency stop: send it back in `acknowledged_stop`."""
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """With DRAIN: when the classes of the tasks decide, on the store's clock."""
+
     def __init__(
         self,
         *,
         instance_id: _builtins.str = ...,
         kind: Global___Command.Kind.ValueType = ...,
         reason: _builtins.str = ...,
+        stop_id: _builtins.str = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "kind", b"kind", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "instance_id", b"instance_id", "kind", b"kind", "reason", b"reason", "stop_id", b"stop_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
