@@ -61,8 +61,8 @@ local function record(key_index, key)
   return found
 end
 
--- Counters as they are now, and as the steps leave them.
-local present, counted = {}, {}
+-- Counters that the steps name: counter -> {value now, as the steps leave it}.
+local counters = {}
 
 for i, step in ipairs(steps) do
   local op = step[1]
@@ -75,19 +75,19 @@ for i, step in ipairs(steps) do
   elseif op == 4 then
     call('XLEN', KEYS[step[2]])
   elseif op >= 8 then
-    local counter = step[2]
-    local value = present[counter]
-    if not value then
-      value = tonumber(call('HGET', KEYS[7], counter) or '0')
-      if not value then return redis.error_reply('ERR damaged counter ' .. counter) end
-      present[counter] = value
+    local counter = counters[step[2]]
+    if not counter then
+      local value = tonumber(call('HGET', KEYS[7], step[2]) or '0')
+      if not value then return redis.error_reply('ERR damaged counter ' .. step[2]) end
+      counter = {value, value}
+      counters[step[2]] = counter
     end
     local total = 0
     if op == 8 then
-      total = (counted[counter] or value) + step[3]
-      if total < 0 or total > step[4] then return {2, i - 1, value, 0} end
+      total = counter[2] + step[3]
+      if total < 0 or total > step[4] then return {2, i - 1, counter[1], 0} end
     end
-    counted[counter] = total
+    counter[2] = total
   else
     local deadline = call('ZSCORE', KEYS[5], step[2])
     if op == 7 and not (deadline and tonumber(deadline) <= now) then
@@ -141,11 +141,11 @@ for _, step in ipairs(steps) do
     call('ZREM', KEYS[5], step[2])
   end
 end
-for counter, total in pairs(counted) do
-  if total == 0 then
-    call('HDEL', KEYS[7], counter)
+for name, counter in pairs(counters) do
+  if counter[2] == 0 then
+    call('HDEL', KEYS[7], name)
   else
-    call('HSET', KEYS[7], counter, format('%.0f', total))
+    call('HSET', KEYS[7], name, format('%.0f', counter[2]))
   end
 end
 
