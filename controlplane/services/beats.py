@@ -116,7 +116,7 @@ class BeatIntake:
         self._dirty: dict[str, set[str]] = {}
         self._loads_changed: set[str] = set()
 
-    def accept(  # noqa: C901 - one loop: a function call per beat would double what it costs
+    def accept(  # noqa: C901, PLR0912, PLR0915 - one loop: a call per beat would double its cost
         self, view: NamespaceView, beats: Iterable[Beat]
     ) -> list[Unusual]:
         """Count beats; return those that need more than that (some of them counted as well).
@@ -169,6 +169,8 @@ class BeatIntake:
                 live.failed = failed
                 live.latency_ms = latency_ms
                 changed = True
+            if in_flight or live.outside:
+                live.outside = in_flight - live.held if in_flight > live.held else 0
             live.seq = seq
             live.last_beat_ms = now_ms
             if beat.HasField("config"):
@@ -208,8 +210,9 @@ class BeatIntake:
 
     def publish_loads(self, view: NamespaceView) -> None:
         """Give the namespace a new `load_version` if a load changed since the last call."""
-        if view.name in self._loads_changed:
+        if view.name in self._loads_changed or view.loads_changed:
             self._loads_changed.discard(view.name)
+            view.loads_changed = False
             view.load_version += 1
 
     def pack(
@@ -296,6 +299,7 @@ class BeatIntake:
                 record.latency_ms,
             )
             live.in_flight = record.in_flight
+            live.outside = max(record.in_flight - live.held, 0)
             live.completed = record.completed
             live.failed = record.failed
             live.latency_ms = record.latency_ms

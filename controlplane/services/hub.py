@@ -75,6 +75,11 @@ class Hub:
             for subscription in self._listeners.get(topic, ()):
                 subscription.tell(topic)
 
+    def notify_namespace(self, namespace: str) -> None:
+        """Wake everybody who listens to anything in a namespace: all of it may have changed."""
+        prefix = f"{namespace}/"
+        self.notify([topic for topic in self._listeners if topic.startswith(prefix)])
+
     @property
     def listener_count(self) -> int:
         """Number of distinct subscriptions; for metrics and leak tests."""
@@ -104,3 +109,48 @@ def layer_topic(namespace: str, layer_key: str) -> str:
 def namespace_topic(namespace: str) -> str:
     """Return the topic of any commit in a namespace: its position moved."""
     return f"{namespace}/position"
+
+
+def tasks_topic(namespace: str) -> str:
+    """Return the topic of anything that may let a task be assigned or must end one."""
+    return f"{namespace}/tasks"
+
+
+def task_topic(namespace: str, task_id: str) -> str:
+    """Return the topic of one task."""
+    return f"{namespace}/task/{task_id}"
+
+
+def instance_tasks_topic(namespace: str, instance_id: str) -> str:
+    """Return the topic of the leases of one instance."""
+    return f"{namespace}/instance-tasks/{instance_id}"
+
+
+def routes_topic(namespace: str) -> str:
+    """Return the topic of any route."""
+    return f"{namespace}/routes"
+
+
+def drain_topic(namespace: str, key: str) -> str:
+    """Return the topic of one drain."""
+    return f"{namespace}/drain/{key}"
+
+
+def stops_topic(namespace: str) -> str:
+    """Return the topic of any emergency stop: instances may have to be told."""
+    return f"{namespace}/stops"
+
+
+def stop_topic(namespace: str, stop_id: str) -> str:
+    """Return the topic of one emergency stop and its acknowledgements."""
+    return f"{namespace}/stop/{stop_id}"
+
+
+def rollouts_topic(namespace: str) -> str:
+    """Return the topic of any rollout."""
+    return f"{namespace}/rollouts"
+
+
+def rollout_topic(namespace: str, rollout_id: str) -> str:
+    """Return the topic of one rollout."""
+    return f"{namespace}/rollout/{rollout_id}"

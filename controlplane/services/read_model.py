@@ -24,6 +24,7 @@ from controlplane.services.hub import (
     namespace_topic,
 )
 from controlplane.services.ports import Collection, Position, Touched
+from controlplane.services.work_view import WorkView
 
 MAX_WAIT_FOR_REVISION_SECONDS = 5.0
 """Bound of a read-your-writes wait when the call's own deadline is longer: followers lag by
@@ -42,12 +43,14 @@ class LiveInstance:
         "deadline_group_ms",
         "error_rate",
         "failed",
+        "held",
         "in_flight",
         "instance",
         "last_beat_ms",
         "latency_ms",
         "outcome_mark",
         "outcome_mark_before",
+        "outside",
         "progress_since",
         "progress_token",
         "seq",
@@ -57,6 +60,10 @@ class LiveInstance:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.in_flight = 0
+        self.held = 0
+        """Tasks of the plane whose lease it holds: exact, by commits."""
+        self.outside = 0
+        """Work that the plane did not assign: `in_flight` of the last beat beyond what was held."""
         self.completed = 0
         self.failed = 0
         self.latency_ms = 0.0
@@ -77,9 +84,19 @@ class LiveInstance:
         self.config_status = 0
         self.config_error = ""
 
+    @property
+    def load(self) -> int:
+        """Return how many slots are taken: by leases, and by work that the plane did not assign."""
+        return self.held + self.outside
+
     def begin_generation(self, instance: Instance) -> None:
-        """Take over a new process under the same instance_id: nothing it said before holds."""
+        """Take over a new process under the same instance_id: nothing it said before holds.
+
+        Leases of the process before stay counted until they are taken back.
+        """
+        held = self.held
         self.__init__(instance)  # type: ignore[misc]  # a full reset is the meaning
+        self.held = held
 
 
 class AgentEntry:
@@ -110,6 +127,10 @@ class Changes:
     agent_ids: set[str] = field(default_factory=set)
     layer_keys: set[str] = field(default_factory=set)
     policies: bool = False
+    topics: set[str] = field(default_factory=set)
+    """What else to wake: tasks, routes, drains, stops, rollouts."""
+    holders: set[str] = field(default_factory=set)
+    """Instances whose leases changed."""
 
 
 class NamespaceView:
@@ -130,6 +151,9 @@ class NamespaceView:
         """What the namespace registered for `extra`; None: never anything."""
         self._config_schema: ConfigSchema | None = BASE_SCHEMA
         """None: `extra_schema` was not compiled yet."""
+        self.work = WorkView(name)
+        self.loads_changed = False
+        """Whether leases came or went since `load_version` last grew."""
         self.policies: dict[str, Policy] = {}
         self.policy_set = PolicySet.compile((), revision=0, default_effect=default_effect)
         self.agents_revision = 0
@@ -165,9 +189,17 @@ class NamespaceView:
             )
         if changes.agent_ids:
             self.agents_revision = position.revision
+        self._count_leases(changes.holders)
         self.index.journal.note(changes.agent_ids, position.revision)
         self.position = position
         return changes
+
+    def _count_leases(self, instance_ids: Iterable[str]) -> None:
+        for instance_id in instance_ids:
+            live = self.instances.get(instance_id)
+            if live is not None:
+                live.held = len(self.work.tasks.held_by(instance_id))
+                self.loads_changed = True
 
     def _apply_record(self, collection: Collection, key: str, value: Any, changes: Changes) -> None:
         match collection:
@@ -179,8 +211,10 @@ class NamespaceView:
                 self._apply_layer(key, value, changes)
             case Collection.CONFIG_SCHEMAS:
                 self.extra_schema, self._config_schema = value, None
-            case Collection.NAMES | Collection.POLICIES:
+            case Collection.NAMES | Collection.POLICIES | Collection.TASK_DATA:
                 pass
+            case _:
+                self.work.apply(collection, key, value, changes.topics, changes.holders)
 
     def config_schema(self) -> ConfigSchema:
         """Return what configuration is checked against here, compiled once per revision."""
@@ -232,6 +266,7 @@ class NamespaceView:
         changes.agent_ids.add(instance.agent_id)
         if live is None:
             live = self.instances[instance_id] = LiveInstance(instance)
+            changes.holders.add(instance_id)
         elif live.instance.generation != instance.generation:
             self._detach(live)
             live.begin_generation(instance)
@@ -298,18 +333,14 @@ class ReadModel:
     def swap(self, fresh: NamespaceView) -> None:
         """Serve a freshly loaded view. What beats said is carried over; everybody is woken."""
         old = self._views.get(fresh.name)
-        changed = set(fresh.agents)
-        layer_keys = set(fresh.layers)
         if old is not None:
-            changed |= set(old.agents)
-            layer_keys |= set(old.layers)
             for instance_id, live in fresh.instances.items():
                 known = old.instances.get(instance_id)
                 if known is not None and known.instance.generation == live.instance.generation:
                     _carry_over(known, live)
             fresh.load_version = old.load_version + 1
         self._views[fresh.name] = fresh
-        self._wake(fresh, Changes(agent_ids=changed, layer_keys=layer_keys, policies=True))
+        self.hub.notify_namespace(fresh.name)
 
     def patch(self, namespace: str, touched: Sequence[Touched], position: Position) -> None:
         """Apply what the follower caught up with and wake the watchers it concerns."""
@@ -323,6 +354,7 @@ class ReadModel:
             topics.append(agents_topic(name))
             topics.extend(agent_topic(name, agent_id) for agent_id in changes.agent_ids)
         topics.extend(layer_topic(name, key) for key in changes.layer_keys)
+        topics.extend(changes.topics)
         self.hub.notify(topics)
 
     async def at_least(self, namespace: str, revision: int) -> NamespaceView:
@@ -348,6 +380,8 @@ class ReadModel:
 
 def _carry_over(known: LiveInstance, live: LiveInstance) -> None:
     instance = live.instance
+    held = live.held  # counted from the leases that were loaded with it
     for slot in LiveInstance.__slots__:
         setattr(live, slot, getattr(known, slot))
     live.instance = instance
+    live.held = held
