@@ -115,6 +115,24 @@ class Settings(BaseSettings):
         DefaultEffect.ALLOW, description="What the policies answer when none matches."
     )
     max_policies: int = Field(1000, ge=1, le=100_000, description="Policies per namespace.")
+    task_accept_seconds: float = Field(
+        10.0,
+        ge=0.5,
+        le=3600,
+        description="An assigned task that is not accepted for so long goes to another instance.",
+    )
+    task_retention_seconds: float = Field(
+        86_400.0, ge=1, le=31_536_000, description="How long tasks that have ended are kept."
+    )
+    max_waiting_tasks: int = Field(
+        100_000, ge=1, le=10_000_000, description="Waiting tasks per namespace."
+    )
+    session_pin_seconds: float = Field(
+        3600.0,
+        ge=1,
+        le=2_592_000,
+        description="How long a session without tasks stays with the version that it began with.",
+    )
     max_stream_age_seconds: float = Field(
         1800.0,
         ge=1,

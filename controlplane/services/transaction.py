@@ -143,7 +143,8 @@ class Count:
     """Adds to a counter of the namespace; counters that do not exist are 0, and 0 removes one.
 
     Counters are not records: they have no revision, nobody follows them, and commits that count the
-    same thing never contend.
+    same thing never contend. A counter is never below 0 nor above 2^53 - 1: a commit that would
+    bring it there fails with ConditionFailed.
     """
 
     counter: str
