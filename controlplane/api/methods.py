@@ -21,9 +21,11 @@ class Permission(StrEnum):
     READ = "read"
     """See what is in a namespace."""
     REPORT = "report"
-    """Act as an agent: register, beat, leave."""
+    """Act as an agent: register, beat, work on tasks, leave."""
+    SUBMIT = "submit"
+    """Give work to agents, and call it off."""
     OPERATE = "operate"
-    """Change agents, configuration or policies."""
+    """Change agents, configuration, policies, routes or rollouts."""
 
 
 class RateClass(StrEnum):
@@ -80,6 +82,8 @@ READ_SECONDS: Final = 10.0  # from memory; 5 s of it may be a wait for `min_revi
 WRITE_SECONDS: Final = 15.0  # a store that fails over answers within that, or never
 BATCH_SECONDS: Final = 60.0  # 500 registrations against a slow store
 CONVERGENCE_SECONDS: Final = 600.0  # WaitForConvergence waits at most 10 min by contract
+DRAIN_WAIT_SECONDS: Final = 610.0  # GetDrain waits at most 10 min by contract, and then answers
+STOP_WAIT_SECONDS: Final = 90.0  # a slow write, then 60 s for the acknowledgements, by contract
 PROBE_SECONDS: Final = 5.0  # health probes give up earlier
 
 
@@ -93,18 +97,46 @@ def _read(name: str, *, hot: bool = False) -> Method:
     )
 
 
-def _write(name: str, permission: Permission, *, idempotent: bool = False) -> Method:
+def _write(
+    name: str,
+    permission: Permission,
+    *,
+    idempotent: bool = False,
+    seconds: float = WRITE_SECONDS,
+) -> Method:
     return Method(
         name=name,
         permission=permission,
         rate_class=RateClass.WRITE,
-        max_deadline_seconds=WRITE_SECONDS,
+        max_deadline_seconds=seconds,
         audited=True,
         idempotent=idempotent,
     )
 
 
-def _batch(name: str, permission: Permission, *, audited: bool) -> Method:
+def _work(name: str, permission: Permission, *, idempotent: bool = True) -> Method:
+    """A write about one task: thousands per second, audited by who made it, not by address."""
+    return Method(
+        name=name,
+        permission=permission,
+        rate_class=RateClass.WRITE,
+        max_deadline_seconds=WRITE_SECONDS,
+        hot=True,
+        idempotent=idempotent,
+    )
+
+
+def _wait(name: str, seconds: float) -> Method:
+    """A unary call that waits for something to happen: it lives as long as a stream."""
+    return Method(
+        name=name,
+        permission=Permission.READ,
+        rate_class=RateClass.STREAM,
+        max_deadline_seconds=seconds,
+    )
+
+
+def _batch(name: str, permission: Permission, *, audited: bool, idempotent: bool = True) -> Method:
     return Method(
         name=name,
         permission=permission,
@@ -112,6 +144,7 @@ def _batch(name: str, permission: Permission, *, audited: bool) -> Method:
         max_deadline_seconds=BATCH_SECONDS,
         audited=audited,
         hot=not audited,
+        idempotent=idempotent,
     )
 
 
@@ -137,6 +170,10 @@ def _probe(name: str, permission: Permission, *, streaming: bool = False) -> Met
 _REGISTRY: Final = "/fleetplane.v1.RegistryService/"
 _CONFIG: Final = "/fleetplane.v1.ConfigService/"
 _POLICY: Final = "/fleetplane.v1.PolicyService/"
+_LIFECYCLE: Final = "/fleetplane.v1.LifecycleService/"
+_TASKS: Final = "/fleetplane.v1.TaskService/"
+_ROUTING: Final = "/fleetplane.v1.RoutingService/"
+_ROLLOUTS: Final = "/fleetplane.v1.RolloutService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _CHANNELZ: Final = "/grpc.channelz.v1.Channelz/"
 
@@ -158,12 +195,7 @@ _ROWS: Final = (
     _write(_CONFIG + "RollbackConfig", Permission.OPERATE),
     _write(_CONFIG + "SetExtraSchema", Permission.OPERATE),
     _read(_CONFIG + "GetExtraSchema"),
-    Method(
-        name=_CONFIG + "WaitForConvergence",
-        permission=Permission.READ,
-        rate_class=RateClass.STREAM,
-        max_deadline_seconds=CONVERGENCE_SECONDS,
-    ),
+    _wait(_CONFIG + "WaitForConvergence", CONVERGENCE_SECONDS),
     _read(_POLICY + "EvaluatePolicy", hot=True),
     _batch(_POLICY + "BatchEvaluatePolicy", Permission.READ, audited=False),
     _write(_POLICY + "CreatePolicy", Permission.OPERATE),
@@ -171,6 +203,38 @@ _ROWS: Final = (
     _read(_POLICY + "ListPolicies"),
     _write(_POLICY + "UpdatePolicy", Permission.OPERATE),
     _write(_POLICY + "DeletePolicy", Permission.OPERATE),
+    _write(_LIFECYCLE + "Activate", Permission.OPERATE, idempotent=True),
+    _write(_LIFECYCLE + "Deactivate", Permission.OPERATE, idempotent=True),
+    _write(_LIFECYCLE + "Drain", Permission.OPERATE, idempotent=True),
+    _wait(_LIFECYCLE + "GetDrain", DRAIN_WAIT_SECONDS),
+    _write(_LIFECYCLE + "CancelDrain", Permission.OPERATE, idempotent=True),
+    _write(_LIFECYCLE + "Decommission", Permission.OPERATE, idempotent=True),
+    _write(_LIFECYCLE + "EmergencyStop", Permission.OPERATE, seconds=STOP_WAIT_SECONDS),
+    _read(_LIFECYCLE + "GetEmergencyStop"),
+    _work(_TASKS + "SubmitTask", Permission.SUBMIT, idempotent=False),
+    _batch(_TASKS + "BatchSubmitTasks", Permission.SUBMIT, audited=False, idempotent=False),
+    _stream(_TASKS + "WatchTasks", Permission.REPORT),
+    _work(_TASKS + "AcceptTask", Permission.REPORT),
+    _work(_TASKS + "ReportProgress", Permission.REPORT),
+    _work(_TASKS + "CompleteTask", Permission.REPORT),
+    _work(_TASKS + "FailTask", Permission.REPORT),
+    _write(_TASKS + "CancelTask", Permission.SUBMIT, idempotent=True),
+    _read(_TASKS + "GetTask", hot=True),
+    _read(_TASKS + "ListTasks"),
+    _stream(_TASKS + "FollowTasks", Permission.READ),
+    _write(_ROUTING + "SetRoute", Permission.OPERATE),
+    _read(_ROUTING + "GetRoute"),
+    _read(_ROUTING + "ListRoutes"),
+    _write(_ROUTING + "DeleteRoute", Permission.OPERATE, idempotent=True),
+    _write(_ROLLOUTS + "StartRollout", Permission.OPERATE),
+    _read(_ROLLOUTS + "GetRollout"),
+    _read(_ROLLOUTS + "ListRollouts"),
+    _stream(_ROLLOUTS + "WatchRollout", Permission.READ),
+    _write(_ROLLOUTS + "PauseRollout", Permission.OPERATE, idempotent=True),
+    _write(_ROLLOUTS + "ResumeRollout", Permission.OPERATE, idempotent=True),
+    _write(_ROLLOUTS + "PromoteRollout", Permission.OPERATE),
+    _write(_ROLLOUTS + "AbortRollout", Permission.OPERATE, idempotent=True),
+    _write(_ROLLOUTS + "RetryRollout", Permission.OPERATE),
     _probe(_HEALTH + "Check", Permission.PUBLIC),
     _probe(_HEALTH + "List", Permission.PUBLIC),
     _probe(_HEALTH + "Watch", Permission.PUBLIC, streaming=True),

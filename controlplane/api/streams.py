@@ -9,16 +9,22 @@ A stream ends in one of these ways:
 * an error: the status of that error;
 * the peer disconnects: cancellation.
 
+A source learns which of them it is. An end by the server closes it as `aclose()` does: nothing more
+is wanted of it, and `CancelledError` is never what it sees (if it waits for something it sees
+`SentAway`, because a generator that runs cannot be closed). A peer that is gone, be it that it
+disconnected or that it does not read, is `asyncio.CancelledError`, wherever the source stands.
+
 No await on grpc is wrapped in `asyncio.timeout`: a timer cancels the task that waits, and only when
 the call is over. Each cancelled read or write leaks a little in grpc (grpc/grpc#43360).
 """
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
 
 import grpc
 
@@ -175,21 +181,23 @@ def _slow_reader(limit: float) -> LimitExceeded:
 
 
 async def run_stream(
-    messages: AsyncIterator[Out | bytes],
+    events: AsyncIterator[In],
     context: "grpc.aio.ServicerContext[Any, Any]",
     *,
+    render: Callable[[In], Out | bytes],
     go_away: Callable[[watch_pb2.GoAway], Out],
     keeper: StreamKeeper,
 ) -> None:
-    """Send what `messages` yields until it ends, the replica drains or the stream is too old.
+    """Send what `events` yields until it ends, the replica drains or the stream is too old.
 
     Runs in the handler's task, without another one: an idle watcher costs a suspended generator
-    and a timer. `messages` is closed before returning, however the stream ends.
+    and a timer. `events` is ended before returning, however the stream ends, and told how; see the
+    top of this module.
 
     Args:
-        messages: The source, usually an async generator; cancelled while it waits when the stream
-            must end.
+        events: The source, usually an async generator.
         context: grpc's side of the call.
+        render: Makes a message, or its bytes, of an event.
         go_away: Wraps the last message for this stream's type.
         keeper: Limits and drain.
 
@@ -197,7 +205,7 @@ async def run_stream(
         LimitExceeded: the peer does not read.
     """
     writer: StreamWriter[Out] = StreamWriter(context, keeper)
-    source = _Interruptible(messages)
+    source = _Interruptible(events)
     ending: list[watch_pb2.GoAway.Reason.ValueType] = []
 
     def end(reason: watch_pb2.GoAway.Reason.ValueType) -> None:
@@ -205,17 +213,25 @@ async def run_stream(
         source.interrupt()
 
     with keeper.ending(end):
-        async with aclosing(source):
-            async for message in source:
-                await writer.write(message)
+        async with source:
+            async for event in source:
+                await writer.write(render(event))
     if ending:
         await writer.write(go_away(keeper.go_away(ending[0])))
+
+
+class SentAway(BaseException):
+    """Thrown into a source that waits while the server ends its stream.
+
+    Not an `Exception`, so that only `finally` and bare clean-up see it.
+    """
 
 
 class _Interruptible(Generic[In]):
     """Iterates until the source ends or `interrupt` is called, even while the source waits.
 
-    Whoever works on an item is not disturbed. Belongs to the task that makes it.
+    As a context it ends the source: whoever leaves it with an error other than the source's own
+    has lost the peer. Whoever works on an item is not disturbed. Belongs to the task that makes it.
     """
 
     __slots__ = ("_interrupted", "_source", "_task", "_waiting")
@@ -242,11 +258,9 @@ class _Interruptible(Generic[In]):
             raise StopAsyncIteration
         self._waiting = True
         try:
-            return await anext(self._source)
-        except asyncio.CancelledError:
-            if self._is_own_cancellation():
-                raise StopAsyncIteration from None
-            raise
+            return await _Driven(anext(self._source), self._is_own_cancellation)
+        except SentAway:
+            raise StopAsyncIteration from None
         finally:
             self._waiting = False
 
@@ -254,8 +268,51 @@ class _Interruptible(Generic[In]):
         """Take back the cancellation of `interrupt`; False if somebody else cancelled as well."""
         return self._interrupted and self._task is not None and self._task.uncancel() == 0
 
-    async def aclose(self) -> None:
-        """Close the source, if it can be closed."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        throw = getattr(self._source, "athrow", None)
+        if throw is not None and error is not None:
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await throw(asyncio.CancelledError())  # of no effect if the source has ended
         close = getattr(self._source, "aclose", None)
         if close is not None:
             await close()
+
+
+class _Driven(Generic[In]):
+    """Awaits for somebody else, and turns the cancellations that `is_ours` knows into `SentAway`.
+
+    `Task.cancel` is the only way to reach a coroutine that waits, and says nothing but that.
+    """
+
+    __slots__ = ("_awaited", "_is_ours")
+
+    def __init__(self, awaited: Awaitable[In], is_ours: Callable[[], bool]) -> None:
+        self._awaited = awaited
+        self._is_ours = is_ours
+
+    def __await__(self) -> Generator[Any, Any, In]:
+        steps: Any = self._awaited.__await__()
+        thrown: BaseException | None = None
+        while True:
+            try:
+                waits_for = steps.send(None) if thrown is None else steps.throw(thrown)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # of the awaited, which is typed
+            thrown = None
+            try:
+                yield waits_for
+            except asyncio.CancelledError as cancelled:
+                thrown = SentAway() if self._is_ours() else cancelled
+            except GeneratorExit:
+                steps.close()
+                raise
+            except BaseException as failure:  # noqa: BLE001 - passed on to whom it is for
+                thrown = failure

@@ -60,6 +60,7 @@ class EchoService(pb_grpc.RegistryServiceServicer):
         await run_stream(
             self.messages(request),
             context,
+            render=lambda message: message,
             go_away=lambda last: pb.WatchAgentsResponse(go_away=last),
             keeper=self.keeper,
         )

@@ -93,8 +93,9 @@ class ConfigService(pb_grpc.ConfigServiceServicer):
         )
         events = watch.events(watched_from_proto(request.scopes))
         await run_stream(
-            (watch_event_to_proto(event) async for event in events),
+            events,
             context,
+            render=watch_event_to_proto,
             go_away=_go_away,
             keeper=self._keeper,
         )

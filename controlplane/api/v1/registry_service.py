@@ -203,8 +203,9 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
         resume = request.resume_from
         events = watch.events(resume.epoch, resume.revision)
         await run_stream(
-            (watch_event_to_proto(e, namespace, request.include_instances) async for e in events),
+            events,
             context,
+            render=lambda e: watch_event_to_proto(e, namespace, request.include_instances),
             go_away=_go_away,
             keeper=self._keeper,
         )

@@ -45,7 +45,7 @@ def test_only_unary_calls_have_a_deadline():
 @pytest.mark.parametrize("row", METHODS.values(), ids=lambda row: row.name)
 def test_a_row_is_consistent(row):
     if row.audited:
-        assert row.permission in {Permission.OPERATE, Permission.REPORT}
+        assert row.permission in {Permission.OPERATE, Permission.REPORT, Permission.SUBMIT}
     if row.permission is Permission.OPERATE:
         assert row.audited
     if row.is_infrastructure:

@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # no py.typed
 from grpc_status import rpc_status as typed_rpc_status
 
-from controlplane.api.streams import StreamLimits
+from controlplane.api.streams import SentAway, StreamLimits
 from controlplane.domain.errors import AgentNotFound
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import watch_pb2
@@ -115,6 +115,101 @@ async def test_a_client_that_leaves_a_watch_closes_its_source():
         async with asyncio.timeout(2):
             await source.closed.wait()
             await it.drain.idle.wait()
+
+
+class Ending:
+    """Yields until it is told to wait, then waits for ever; keeps what ended it."""
+
+    def __init__(self, messages: int = 1) -> None:
+        self.messages = messages
+        self.waiting = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.by: type[BaseException] | None = None
+
+    async def __call__(self, _request: Any) -> AsyncIterator[pb.WatchAgentsResponse]:
+        try:
+            for _ in range(self.messages):
+                yield delta("x" * 60_000)
+            self.waiting.set()
+            async with asyncio.timeout(60):
+                await asyncio.Event().wait()
+        except BaseException as error:
+            self.by = type(error)
+            await asyncio.sleep(0)  # clean-up may wait
+            raise
+        finally:
+            self.ended.set()
+
+
+async def test_a_source_that_waits_is_not_cancelled_when_the_server_ends_its_stream():
+    source = Ending()
+    async with edge(messages=source) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await call.read()
+        await source.waiting.wait()
+        it.drain.begin()
+        assert (await call.read()).go_away.reason == REASONS.REASON_DRAINING
+        assert await call.read() is grpc.aio.EOF
+    assert source.by is SentAway
+
+
+async def test_a_source_that_is_read_from_is_closed_when_the_server_ends_its_stream():
+    source = Ending(messages=1_000)
+    async with edge(messages=source) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await call.read()
+        it.drain.begin()
+        await read_all(call)
+    assert source.by is GeneratorExit
+
+
+async def test_a_source_that_waits_is_cancelled_when_the_peer_disconnects():
+    source = Ending()
+    async with edge(messages=source) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await call.read()
+        await source.waiting.wait()
+        call.cancel()
+        async with asyncio.timeout(2):
+            await source.ended.wait()
+    assert source.by is asyncio.CancelledError
+
+
+async def test_a_source_is_cancelled_when_the_peer_disconnects_while_it_is_written_to():
+    source = Ending(messages=1_000)
+    async with edge(messages=source) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await call.read()
+        call.cancel()
+        async with asyncio.timeout(2):
+            await source.ended.wait()
+    assert source.by is asyncio.CancelledError
+
+
+async def test_a_source_is_cancelled_when_its_reader_is_too_slow():
+    source = Ending(messages=1_000)
+    async with edge(messages=source, limits=IMPATIENT) as it:
+        call = it.stub.WatchAgents(pb.WatchAgentsRequest())
+        await call.read()
+        async with asyncio.timeout(5):
+            await source.ended.wait()
+        assert await reason_of(call) == "SLOW_READER"
+    assert source.by is asyncio.CancelledError
+
+
+async def test_what_a_source_waits_for_reaches_it_with_its_own_failure():
+    async def failing(_request):
+        yield delta("first")
+        broken = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(broken.set_exception, AgentNotFound("a"))
+        try:
+            await broken
+        except AgentNotFound:
+            yield delta("mended")
+
+    async with edge(messages=failing) as it:
+        replies = [r async for r in it.stub.WatchAgents(pb.WatchAgentsRequest())]
+    assert replies == [delta("first"), delta("mended")]
 
 
 async def test_a_slow_reader_stops_production_and_is_sent_away():
