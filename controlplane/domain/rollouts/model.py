@@ -1,8 +1,9 @@
 """Rollouts as stored: a plan, and where it stands. Values only.
 
     PENDING -> PROGRESSING <-> PAUSED -> PROMOTING -> DRAINING_OLD -> SUCCEEDED
-    any of the first four -> ABORTING -> DRAINING_NEW -> ROLLED_BACK
-    any that is not terminal -> FAILED (the plan cannot be carried out), SUPERSEDED
+    any of these five -> ABORTING -> DRAINING_NEW -> ROLLED_BACK
+    PENDING -> FAILED (the new version never came to work)
+    any that is not terminal -> SUPERSEDED, but DRAINING_OLD: there the new version has won
 
 Every transition is one commit on condition that the record is as it was read: that is the fence.
 The weights of the route, the state of agents and the start of drains are part of that commit.
@@ -253,6 +254,21 @@ class Rollout:
     pause: Pause | None = None
     promote_requested: bool = False
     """The operator said: all the way, without further judgement."""
+    activated: bool = False
+    """The new version was seen ACTIVE in this rollout; if it no longer is, an operator did that."""
+    entering: bool = False
+    """The step is to be entered as soon as the new version can carry it: after a resume or a
+    promotion. Until then the weight is what it was."""
+    step_passed: bool = False
+    """The present step has passed; the next one waits for capacity, or for the operator."""
+    fresh_at_entry: int = 0
+    """Fresh instances of the new version when the step was entered."""
+    silent_at_entry: int = 0
+    """Silent and lost ones at that time: leftovers that say nothing about this step."""
+    evicting: bool = False
+    """ABORTING: sessions leave the new version at once instead of finishing there."""
+    retire_by_ms: int = 0
+    """Until when the version that goes may finish its work; 0: none goes yet."""
     message: str = ""
     """In words: what it waits for, or why it ended."""
     measurements: tuple[Measurement, ...] = ()
@@ -269,6 +285,9 @@ class Rollout:
         """Return the name under which attempts of the current step are counted."""
         return f"{self.rollout_id}/{self.step_token}"
 
+
+KEPT_ENDED = 20
+"""Ended rollouts kept per agent name, the newest."""
 
 MAX_MEASUREMENTS = 100
 """Measurements kept on a rollout, the newest."""
