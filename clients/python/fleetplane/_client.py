@@ -6,12 +6,18 @@ from typing import Self
 from fleetplane._channel import DEFAULT_TARGET, ChannelConfig
 from fleetplane._configs import ConfigCalls
 from fleetplane._connected import Connected, Connection
+from fleetplane._lifecycle import LifecycleCalls
 from fleetplane._policies import PolicyCalls
 from fleetplane._registry import RegistryCalls
+from fleetplane._rollouts import RolloutCalls
+from fleetplane._routes import RouteCalls
 from fleetplane._session import FleetSession
+from fleetplane._tasks import TaskCalls
 
 
-class FleetClient(RegistryCalls, ConfigCalls, PolicyCalls):
+class FleetClient(
+    RegistryCalls, ConfigCalls, PolicyCalls, LifecycleCalls, TaskCalls, RouteCalls, RolloutCalls
+):
     """Every call of the control plane, typed, with deadlines, retries and typed errors.
 
     Use it as an asynchronous context manager; it belongs to the event loop that enters it. One

@@ -1,4 +1,4 @@
-"""What the three parts of the client share: one channel, its stubs, one way to call."""
+"""What the parts of the client share: one channel, its stubs, one way to call."""
 
 from typing import TYPE_CHECKING
 
@@ -8,14 +8,22 @@ from fleetplane._calls import Caller
 from fleetplane._channel import ChannelConfig, open_channel
 from fleetplane.v1 import (
     config_service_pb2_grpc,
+    lifecycle_service_pb2_grpc,
     policy_service_pb2_grpc,
     registry_service_pb2_grpc,
+    rollout_service_pb2_grpc,
+    routing_service_pb2_grpc,
+    task_service_pb2_grpc,
 )
 
 if TYPE_CHECKING:  # the asynchronous stubs exist in the type stubs only
     from fleetplane.v1.config_service_pb2_grpc import ConfigServiceAsyncStub
+    from fleetplane.v1.lifecycle_service_pb2_grpc import LifecycleServiceAsyncStub
     from fleetplane.v1.policy_service_pb2_grpc import PolicyServiceAsyncStub
     from fleetplane.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+    from fleetplane.v1.rollout_service_pb2_grpc import RolloutServiceAsyncStub
+    from fleetplane.v1.routing_service_pb2_grpc import RoutingServiceAsyncStub
+    from fleetplane.v1.task_service_pb2_grpc import TaskServiceAsyncStub
 
 
 class Connection:
@@ -26,7 +34,17 @@ class Connection:
         config: everything else about the connection.
     """
 
-    __slots__ = ("call", "channel", "configs", "policies", "registry")
+    __slots__ = (
+        "call",
+        "channel",
+        "configs",
+        "lifecycle",
+        "policies",
+        "registry",
+        "rollouts",
+        "routing",
+        "tasks",
+    )
 
     def __init__(self, target: str, config: ChannelConfig) -> None:
         self.channel: grpc.aio.Channel = open_channel(target, config)
@@ -38,6 +56,16 @@ class Connection:
             self.channel
         )
         self.policies: PolicyServiceAsyncStub = policy_service_pb2_grpc.PolicyServiceStub(
+            self.channel
+        )
+        self.lifecycle: LifecycleServiceAsyncStub = lifecycle_service_pb2_grpc.LifecycleServiceStub(
+            self.channel
+        )
+        self.tasks: TaskServiceAsyncStub = task_service_pb2_grpc.TaskServiceStub(self.channel)
+        self.routing: RoutingServiceAsyncStub = routing_service_pb2_grpc.RoutingServiceStub(
+            self.channel
+        )
+        self.rollouts: RolloutServiceAsyncStub = rollout_service_pb2_grpc.RolloutServiceStub(
             self.channel
         )
 

@@ -112,3 +112,224 @@ class BatchMode(_Open):
     """Stop after the first item that is not permitted."""
     PERMIT_ON_FIRST_PERMIT = 3
     """Stop after the first item that is permitted."""
+
+
+class TaskState(_Open):
+    """Where a task is in its life."""
+
+    UNSPECIFIED = 0
+    """Not a state."""
+    PENDING = 1
+    """Waits for an instance with a free slot."""
+    ASSIGNED = 2
+    """Leased to an instance that has not accepted yet."""
+    RUNNING = 3
+    """An instance works on it."""
+    SUCCEEDED = 4
+    """Done; it has a result."""
+    FAILED = 5
+    """It failed for good."""
+    CANCELLED = 6
+    """Called off."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows this state."""
+        return self in {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED}
+
+
+class TaskReason(_Open):
+    """Why a task is where it is, or why a lease ended."""
+
+    UNSPECIFIED = 0
+    """Nothing to say."""
+    AGENT_FAILED = 1
+    """The agent reported a failure that a retry may mend."""
+    AGENT_REFUSED = 2
+    """The agent reported a failure that no retry mends."""
+    ATTEMPTS_EXHAUSTED = 3
+    """The last attempt failed or was lost."""
+    DEADLINE_EXCEEDED = 4
+    """It did not end before its deadline."""
+    ATTEMPT_TIMEOUT = 5
+    """One attempt took too long."""
+    LEASE_LOST = 6
+    """The instance fell silent, left, or was replaced by a newer process."""
+    NOT_ACCEPTED = 7
+    """The instance did not accept in time."""
+    RELEASED = 8
+    """The instance gave it back unharmed."""
+    DRAINED = 9
+    """A drain reached its deadline."""
+    DEACTIVATED = 10
+    """Its agent was deactivated or stopped."""
+    NO_AGENT = 11
+    """Its agent was deactivated and nobody else has the capabilities."""
+    CANCELLED = 12
+    """It was cancelled."""
+
+
+class DrainAction(_Open):
+    """What becomes of a running task when a drain reaches its deadline."""
+
+    UNSPECIFIED = 0
+    """Same as REQUEUE."""
+    REQUEUE = 1
+    """It may be started again: another instance takes it from its last checkpoint."""
+    FAIL = 2
+    """It must not be started twice: it fails with DRAINED."""
+    EXTEND = 3
+    """It must finish: the drain waits for it, for one hour more at most."""
+
+
+class DrainPhase(_Open):
+    """How far a drain has come."""
+
+    UNSPECIFIED = 0
+    """Never sent."""
+    DRAINING = 1
+    """No new work; what is in flight may finish until the deadline."""
+    DRAINED = 2
+    """Nothing is in flight."""
+    CANCELLED = 3
+    """Undone."""
+
+
+class StopOutcome(_Open):
+    """What came of an emergency stop at one instance."""
+
+    UNSPECIFIED = 0
+    """Never sent."""
+    WAITING = 1
+    """Nothing heard yet."""
+    ACKNOWLEDGED = 2
+    """It said that it has stopped working."""
+    LEFT = 3
+    """It said goodbye."""
+    SILENT = 4
+    """It is silent: nobody can tell."""
+
+
+class RouteRule(_Open):
+    """Why a session goes to a version."""
+
+    UNSPECIFIED = 0
+    """There is no route."""
+    WEIGHT = 1
+    """By its share."""
+    PIN = 2
+    """The session's first task was accepted by this version."""
+    FALLBACK = 3
+    """The version it belongs to has no fresh instance."""
+
+
+class RolloutPhase(_Open):
+    """Where a rollout stands."""
+
+    UNSPECIFIED = 0
+    """Not a phase."""
+    PENDING = 1
+    """Waits for the new version to come to work."""
+    PROGRESSING = 2
+    """A step is being observed."""
+    PAUSED = 3
+    """Waits for an operator."""
+    PROMOTING = 4
+    """The new version has everything, the old one is kept warm."""
+    DRAINING_OLD = 5
+    """The old version finishes its work."""
+    SUCCEEDED = 6
+    """The old version is INACTIVE."""
+    ABORTING = 7
+    """The old version has everything again."""
+    DRAINING_NEW = 8
+    """The new version finishes its work."""
+    ROLLED_BACK = 9
+    """The new version is INACTIVE."""
+    FAILED = 10
+    """The new version never came to work."""
+    SUPERSEDED = 11
+    """Another rollout took over."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows this phase."""
+        return self in {
+            RolloutPhase.SUCCEEDED,
+            RolloutPhase.ROLLED_BACK,
+            RolloutPhase.FAILED,
+            RolloutPhase.SUPERSEDED,
+        }
+
+
+class RolloutPauseReason(_Open):
+    """Why a rollout waits."""
+
+    UNSPECIFIED = 0
+    """It does not."""
+    OPERATOR = 1
+    """An operator said so."""
+    INCONCLUSIVE = 2
+    """No verdict in time."""
+    ENVIRONMENT = 3
+    """Both versions fail alike."""
+    METRICS = 4
+    """The outcomes could not be read."""
+    STEP = 5
+    """The plan asks for a word after this step."""
+
+
+class RolloutVerdict(_Open):
+    """What one look at the outcomes says."""
+
+    UNSPECIFIED = 0
+    """Nothing yet."""
+    CONTINUE = 1
+    """Not enough seen."""
+    PASS = 2
+    """The step has passed."""
+    BREACH = 3
+    """The new version is worse than the limit, and than the old one."""
+    ENVIRONMENT = 4
+    """It is worse than the limit, and the old one is as bad."""
+    INCONCLUSIVE = 5
+    """No verdict in time."""
+    ERROR = 6
+    """The outcomes could not be read."""
+
+
+class AnalysisKind(_Open):
+    """The rule that judges a step of a rollout."""
+
+    UNSPECIFIED = 0
+    """Same as SEQUENTIAL."""
+    SEQUENTIAL = 1
+    """Wald's sequential probability ratio test, with a concurrent baseline."""
+    THRESHOLD = 2
+    """The error rate at the end of the observation."""
+
+
+class AnalysisSource(_Open):
+    """Where the outcomes come from that judge a step of a rollout."""
+
+    UNSPECIFIED = 0
+    """Same as AUTO."""
+    AUTO = 1
+    """Tasks, if the plane assigned any in this step; else beats."""
+    TASKS = 2
+    """Attempts of tasks."""
+    BEATS = 3
+    """The counters of heartbeats."""
+
+
+class OnInconclusive(_Open):
+    """What to do when a step of a rollout ends without a verdict."""
+
+    UNSPECIFIED = 0
+    """Same as PAUSE."""
+    PAUSE = 1
+    """Wait for an operator."""
+    ROLLBACK = 2
+    """Roll back."""
+    PROMOTE = 3
+    """Go on."""

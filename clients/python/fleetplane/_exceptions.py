@@ -2,10 +2,13 @@
 
     FleetError
     ├── InvalidArgument       INVALID_FIELD, INVALID_CURSOR: the request is wrong; see `violations`
-    ├── NotFound              AGENT_, INSTANCE_, POLICY_, REVISION_NOT_FOUND, NO_CANDIDATE
+    ├── NotFound              AGENT_, INSTANCE_, POLICY_, REVISION_, TASK_, ROUTE_, DRAIN_, STOP_,
+    │                         ROLLOUT_NOT_FOUND, NO_CANDIDATE
     ├── AlreadyExists         AGENT_EXISTS, POLICY_EXISTS, REQUEST_ID_REUSED
     ├── RevisionConflict      REVISION_CONFLICT: somebody else wrote; read again and retry
-    ├── FailedPrecondition    INVALID_TRANSITION, INSTANCE_FENCED, ACTIVATION_REFUSED
+    ├── FailedPrecondition    INVALID_TRANSITION, INSTANCE_FENCED, ACTIVATION_REFUSED,
+    │   │                     ACTIVATION_PENDING, ROLLOUT_ACTIVE
+    │   └── LeaseFenced       LEASE_FENCED: the task is somebody else's by now; stop working on it
     ├── LimitExceeded         LIMIT_EXCEEDED: a quota or a bound
     ├── Unavailable           STORE_UNAVAILABLE, NOT_READY, DRAINING, or nobody answered at all
     ├── DeadlineExceeded      DEADLINE_EXCEEDED: a write may or may not have happened
@@ -14,7 +17,9 @@
     ├── Unimplemented         the daemon is older than this SDK
     ├── InternalError         INTERNAL: a defect; `metadata["request_id"]` finds its log
     ├── PolicyDenied          `Agent.require`: the policies refuse the action
-    └── ApprovalRequired      `Agent.require`: the action needs somebody's approval
+    ├── ApprovalRequired      `Agent.require`: the action needs somebody's approval
+    ├── TaskFailed            `run_task`, `task_result`: the task failed for good
+    └── TaskCancelled         `run_task`, `task_result`: the task was called off
 
 Switch on the class, then on `reason`; never on the text. An error that came from a call keeps the
 `grpc.aio.AioRpcError` as `__cause__`.
@@ -33,7 +38,8 @@ from fleetplane._details import (
     StatusDetails,
     parse_status,
 )
-from fleetplane.v1 import error_reason_pb2, policy_service_pb2
+from fleetplane._enums import TaskReason, TaskState
+from fleetplane.v1 import error_reason_pb2, policy_service_pb2, task_service_pb2
 
 
 class Reason(enum.StrEnum):
@@ -48,6 +54,11 @@ class Reason(enum.StrEnum):
     POLICY_NOT_FOUND = "POLICY_NOT_FOUND"
     REVISION_NOT_FOUND = "REVISION_NOT_FOUND"
     NO_CANDIDATE = "NO_CANDIDATE"
+    TASK_NOT_FOUND = "TASK_NOT_FOUND"
+    ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
+    DRAIN_NOT_FOUND = "DRAIN_NOT_FOUND"
+    STOP_NOT_FOUND = "STOP_NOT_FOUND"
+    ROLLOUT_NOT_FOUND = "ROLLOUT_NOT_FOUND"
     AGENT_EXISTS = "AGENT_EXISTS"
     POLICY_EXISTS = "POLICY_EXISTS"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
@@ -55,6 +66,9 @@ class Reason(enum.StrEnum):
     INVALID_TRANSITION = "INVALID_TRANSITION"
     INSTANCE_FENCED = "INSTANCE_FENCED"
     ACTIVATION_REFUSED = "ACTIVATION_REFUSED"
+    ACTIVATION_PENDING = "ACTIVATION_PENDING"
+    LEASE_FENCED = "LEASE_FENCED"
+    ROLLOUT_ACTIVE = "ROLLOUT_ACTIVE"
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     NOT_READY = "NOT_READY"
@@ -108,6 +122,13 @@ class FailedPrecondition(FleetError):
     """The state of the object does not allow the call."""
 
 
+class LeaseFenced(FailedPrecondition):
+    """The lease of a task has ended: whatever is done for it now is thrown away.
+
+    `metadata["task_id"]` names the task, `metadata["state"]` where it is.
+    """
+
+
 class LimitExceeded(FleetError):
     """A quota or a bound is reached; with `retry_after` it is a rate, without it a size."""
 
@@ -157,6 +178,32 @@ class ApprovalRequired(FleetError):
         self.decision: Final = decision
 
 
+class _TaskEnded(FleetError):
+    """A task ended without a result; see the subclasses.
+
+    Attributes:
+        task: the task as it ended.
+        task_reason: why it ended.
+        detail: in words; what the agent or the operator said. May be empty.
+    """
+
+    def __init__(self, task: task_service_pb2.Task) -> None:
+        self.task: Final = task
+        self.task_reason: Final = TaskReason(task.reason)
+        self.detail: Final = task.detail
+        outcome = TaskState(task.state).name.lower()
+        words = f": {task.detail}" if task.detail else ""
+        super().__init__(f"task {task.task_id} {outcome} with {self.task_reason.name}{words}")
+
+
+class TaskFailed(_TaskEnded):
+    """The task failed for good; `task_reason` says why, `task.hops` who tried."""
+
+
+class TaskCancelled(_TaskEnded):
+    """The task was called off; `detail` is the reason that was given."""
+
+
 _REASONS: Final = {str(reason): reason for reason in Reason}
 
 _FAMILIES: Final[Mapping[int, type[FleetError]]] = {
@@ -179,6 +226,9 @@ _FAMILIES: Final[Mapping[int, type[FleetError]]] = {
 }
 """gRPC code to class; every other code (UNKNOWN, DATA_LOSS) is a plain `FleetError`."""
 
+_SPECIAL: Final[Mapping[str, type[FleetError]]] = {Reason.LEASE_FENCED: LeaseFenced}
+"""Reasons with a class of their own; all others have that of their code."""
+
 _PREFIX: Final = "ERROR_REASON_"
 
 
@@ -188,7 +238,7 @@ def error_from_call(error: grpc.aio.AioRpcError) -> FleetError:
     for key, value in error.trailing_metadata() or ():
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
             details = parse_status(value)
-    family = _FAMILIES.get(error.code().value[0], FleetError)
+    family = _family(error.code().value[0], details)
     return family(error.details() or error.code().name, details)
 
 
@@ -200,7 +250,11 @@ def error_from_entry(entry: error_reason_pb2.EntryError) -> FleetError:
         metadata=dict(entry.metadata),
         violations=tuple(FieldViolation(one.field, one.description) for one in entry.violations),
     )
-    return _FAMILIES.get(entry.code, FleetError)(entry.message, details)
+    return _family(entry.code, details)(entry.message, details)
+
+
+def _family(code: int, details: StatusDetails) -> type[FleetError]:
+    return _SPECIAL.get(details.reason) or _FAMILIES.get(code, FleetError)
 
 
 _KNOWN: Final = frozenset(error_reason_pb2.ErrorReason.values())

@@ -204,11 +204,14 @@ class RegistryCalls(Connected):
         *,
         page_size: int = 0,
         page_token: str = "",
+        route: bool = False,
+        session_id: str = "",
+        include_draining: bool = False,
         min_revision: int = 0,
         timeout: float | None = None,
         **conditions: Unpack[FilterFields],
     ) -> pb.DiscoverResponse:
-        """Return one page of agents that satisfy all conditions; ACTIVE unless told otherwise."""
+        """Return one page of agents that satisfy all conditions; see `discover`."""
         connection = self.connection
         request = pb.DiscoverRequest(
             namespace=self.namespace,
@@ -216,6 +219,9 @@ class RegistryCalls(Connected):
             page_size=page_size,
             page_token=page_token,
             min_revision=min_revision,
+            route=route,
+            session_id=session_id,
+            include_draining=include_draining,
         )
         return await connection.call(connection.registry.Discover, request, timeout)
 
@@ -223,6 +229,9 @@ class RegistryCalls(Connected):
         self,
         *,
         page_size: int = 0,
+        route: bool = False,
+        session_id: str = "",
+        include_draining: bool = False,
         min_revision: int = 0,
         timeout: float | None = None,
         **conditions: Unpack[FilterFields],
@@ -230,12 +239,25 @@ class RegistryCalls(Connected):
         """Iterate over the agents that satisfy all conditions; ACTIVE unless told otherwise.
 
         For discovery without a call, keep a `Catalogue`.
+
+        Args:
+            page_size: agents per page, 1-1,000; 0 means 100.
+            route: honour routes: of an agent name that has one, only the version that the session
+                goes to.
+            session_id: the session, with `route`. Empty: each call is dealt out anew.
+            include_draining: also agents that take no new work.
+            min_revision: see the class.
+            timeout: deadline of one page.
+            **conditions: which agents.
         """
         token = ""
         while True:
             page = await self.discover_page(
                 page_size=page_size,
                 page_token=token,
+                route=route,
+                session_id=session_id,
+                include_draining=include_draining,
                 min_revision=min_revision,
                 timeout=timeout,
                 **conditions,
@@ -259,10 +281,13 @@ class RegistryCalls(Connected):
     ) -> pb.FindBestAgentResponse:
         """Return the best agent for a job, its least loaded instance, and why.
 
+        Where the agent has a route, `route` of the answer says why it is this version.
+
         Args:
             task_description: what is to be done, in words; ranks by text match.
             prefer_low_latency: weigh measured latency more.
-            session_id: breaks ties the same way for the same session.
+            session_id: chooses the version where there is a route, and breaks ties, the same way
+                for the same session. Empty: dealt out anew with every call.
             max_explained: candidates and rejections to report, 0-100; None: the daemon's 10.
             min_revision: see the class.
             timeout: see the class.

@@ -73,7 +73,7 @@ class ConfigUpdate:
     """Everything up to here was delivered for this scope."""
 
 
-class _Watch(Generic[Message, Event]):
+class Watch(Generic[Message, Event]):
     """What all watches share: opening, reading, coming back."""
 
     def __init__(self, max_silence: float) -> None:
@@ -182,7 +182,7 @@ OpenAgents = Callable[[watch_pb2.WatchPosition | None], Any]
 OpenConfigs = Callable[[list[config_service_pb2.WatchedScope]], Any]
 
 
-class AgentWatch(_Watch[registry_service_pb2.WatchAgentsResponse, AgentsEvent]):
+class AgentWatch(Watch[registry_service_pb2.WatchAgentsResponse, AgentsEvent]):
     """The agents that match a filter: a snapshot first, then every change, for as long as you like.
 
     Another snapshot comes when the daemon cannot continue from where this watch was.
@@ -232,7 +232,7 @@ class AgentWatch(_Watch[registry_service_pb2.WatchAgentsResponse, AgentsEvent]):
         self._held = event.position
 
 
-class ConfigWatch(_Watch[config_service_pb2.WatchConfigResponse, ConfigUpdate]):
+class ConfigWatch(Watch[config_service_pb2.WatchConfigResponse, ConfigUpdate]):
     """The configuration of up to 1,000 scopes on one stream; one update per scope that changed."""
 
     def __init__(
