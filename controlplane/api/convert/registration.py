@@ -1,10 +1,9 @@
 """Registrations between the wire and the domain."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from controlplane.api.convert.agents import agent_to_proto, spec_from_proto
-from controlplane.api.convert.requests import request_key
+from controlplane.api.convert.requests import collecting, request_key
 from controlplane.api.convert.values import ms_to_duration
 from controlplane.domain.errors import DomainError, FieldViolation, InvalidArgument
 from controlplane.domain.registration import (
@@ -45,15 +44,6 @@ def registration_from_proto(request: pb.RegisterRequest) -> Registration:
         instance=claim,
         request=request_key(request, request.request_id),
     )
-
-
-@contextmanager
-def collecting(wrong: list[FieldViolation]) -> Iterator[None]:
-    """Note the violations of one part of a request, so that all parts are named at once."""
-    try:
-        yield
-    except InvalidArgument as error:
-        wrong.extend(error.violations)
 
 
 def _claim_from_proto(request: pb.RegisterRequest) -> InstanceClaim | None:

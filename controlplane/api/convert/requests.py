@@ -1,10 +1,12 @@
 """What many requests have in common."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from google.protobuf.message import Message
 
-from controlplane.domain.errors import InvalidArgument
+from controlplane.domain.errors import FieldViolation, InvalidArgument
 from controlplane.services.ports import RequestKey
 
 MAX_REQUEST_ID_BYTES = 128
@@ -30,12 +32,32 @@ def request_key(request: Message, request_id: str) -> RequestKey | None:
     return RequestKey(request_id, digest.hexdigest())
 
 
-def reason_from_proto(reason: str) -> str:
+def reason_from_proto(reason: str, *, max_bytes: int = MAX_REASON_BYTES) -> str:
     """Return a reason for history and audit.
 
     Raises:
-        InvalidArgument: longer than 1,024 bytes.
+        InvalidArgument: longer than `max_bytes`.
     """
-    if len(reason.encode()) > MAX_REASON_BYTES:
-        raise InvalidArgument.of("reason", f"is longer than {MAX_REASON_BYTES} bytes")
+    if len(reason.encode()) > max_bytes:
+        raise InvalidArgument.of("reason", f"is longer than {max_bytes:,} bytes")
     return reason
+
+
+def required(value: str, field: str) -> str:
+    """Return a text that must be there.
+
+    Raises:
+        InvalidArgument: `field` is empty.
+    """
+    if not value:
+        raise InvalidArgument.of(field, "is required")
+    return value
+
+
+@contextmanager
+def collecting(wrong: list[FieldViolation]) -> Iterator[None]:
+    """Note the violations of one part of a request, so that all parts are named at once."""
+    try:
+        yield
+    except InvalidArgument as error:
+        wrong.extend(error.violations)

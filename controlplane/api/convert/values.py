@@ -139,6 +139,30 @@ def duration_to_ms(duration: Duration, field: str) -> int:
     return duration.seconds * _MILLISECONDS - (-duration.nanos // _NANOSECONDS)
 
 
+def bounded_ms(duration: Duration, field: str, *, least: int, most: int, said: str) -> int:
+    """Return milliseconds of a duration that was sent, within its bounds.
+
+    Args:
+        duration: What was sent; whether it was is the caller's question.
+        field: Where.
+        least: Least milliseconds.
+        most: Most milliseconds.
+        said: The bounds in words, such as `1 s - 24 h`.
+
+    Raises:
+        InvalidArgument: `field` is malformed or out of bounds.
+    """
+    milliseconds = duration_to_ms(duration, field)
+    if not least <= milliseconds <= most:
+        raise InvalidArgument.of(field, f"must be {said}")
+    return milliseconds
+
+
+def moment(milliseconds: int) -> Timestamp | None:
+    """Return a time given in milliseconds since 1970; None for 0, which has not happened."""
+    return ms_to_timestamp(milliseconds) if milliseconds else None
+
+
 def ms_to_duration(milliseconds: int) -> Duration:
     """Return a duration given in milliseconds."""
     seconds, rest = divmod(milliseconds, _MILLISECONDS)

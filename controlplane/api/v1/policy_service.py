@@ -15,7 +15,7 @@ from controlplane.api.convert.policies import (
     policy_to_proto,
     question_from_proto,
 )
-from controlplane.api.convert.requests import reason_from_proto, request_key
+from controlplane.api.convert.requests import reason_from_proto, request_key, required
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
 from controlplane.api.pipeline import decode_request, raw_unary
 from controlplane.domain.errors import DomainError, InvalidArgument
@@ -89,7 +89,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
     ) -> pb.GetPolicyResponse:
         policy = await self._policies.get(
             namespace_of(request.namespace),
-            _required(request.policy_id, "policy_id"),
+            required(request.policy_id, "policy_id"),
             min_revision=request.min_revision,
         )
         return pb.GetPolicyResponse(policy=policy_to_proto(policy))
@@ -119,7 +119,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
     async def UpdatePolicy(
         self, request: pb.UpdatePolicyRequest, context: Context
     ) -> pb.UpdatePolicyResponse:
-        _required(request.policy.policy_id, "policy.policy_id")
+        required(request.policy.policy_id, "policy.policy_id")
         fields = mask_from_proto(request.update_mask.paths)
         policy, warnings = await self._policies.update(
             namespace_of(request.namespace),
@@ -138,7 +138,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
     ) -> pb.DeletePolicyResponse:
         revision = await self._policies.delete(
             namespace_of(request.namespace),
-            _required(request.policy_id, "policy_id"),
+            required(request.policy_id, "policy_id"),
             expected_revision=request.expected_revision,
             reason=reason_from_proto(request.reason),
             request=request_key(request, request.request_id),
@@ -152,9 +152,3 @@ def _question_or_refusal(item: pb.EvaluationItem, within: int) -> Question | Dom
         return question_from_proto(item, within)
     except DomainError as refusal:
         return refusal
-
-
-def _required(value: str, field: str) -> str:
-    if not value:
-        raise InvalidArgument.of(field, "is required")
-    return value
