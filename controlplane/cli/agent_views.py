@@ -21,6 +21,7 @@ _AGENT_COLUMNS = (
 _INSTANCE_COLUMNS = (
     Column("INSTANCE", flexible=True),
     Column("STATE"),
+    Column("TASKS", right=True),
     Column("IN FLIGHT", right=True),
     Column("DONE", right=True),
     Column("FAILED", right=True),
@@ -33,6 +34,13 @@ _INSTANCE_COLUMNS = (
 def status_of(agent: agent_pb2.Agent) -> str:
     """Return the short name of an agent's status."""
     return AgentStatus(agent.status).name
+
+
+def standing_of(agent: agent_pb2.Agent) -> str:
+    """Return an agent's status, and whether it drains or waits for a confirmation."""
+    if agent.HasField("pending_activation"):
+        return f"{status_of(agent)} (pending)"
+    return f"{status_of(agent)} (draining)" if agent.draining else status_of(agent)
 
 
 def name_version(agent: agent_pb2.Agent) -> str:
@@ -49,7 +57,7 @@ def agents_table(agents: Iterable[agent_pb2.Agent]) -> str:
                 one.agent_id,
                 one.spec.name,
                 one.spec.version,
-                status_of(one),
+                standing_of(one),
                 ago(one.last_heartbeat),
                 one.spec.owner,
                 ",".join(one.spec.capabilities),
@@ -65,7 +73,7 @@ def instances_table(agents: Sequence[agent_pb2.Agent]) -> str:
     nothing = ("",) * len(_INSTANCE_COLUMNS)
     rows = []
     for agent in agents:
-        head = (name_version(agent), status_of(agent))
+        head = (name_version(agent), standing_of(agent))
         rows += [(*head, *_instance(one)) for one in agent.instances] or [(*head, *nothing)]
     return table(columns, rows)
 
@@ -75,6 +83,7 @@ def _instance(instance: agent_pb2.Instance) -> tuple[str, ...]:
     return (
         instance.instance_id,
         state_of(instance),
+        str(instance.tasks_held),
         str(load.in_flight),
         str(load.completed),
         str(load.failed),
@@ -85,10 +94,11 @@ def _instance(instance: agent_pb2.Instance) -> tuple[str, ...]:
 
 
 def state_of(instance: agent_pb2.Instance) -> str:
-    """Return how fresh an instance is, or that it is alive and does not work."""
+    """Return how fresh an instance is, or that it is alive and does not work; and if it drains."""
+    state = agent_pb2.InstanceState.Name(instance.state).removeprefix("INSTANCE_STATE_")
     if instance.stalled:
-        return "STALLED"
-    return agent_pb2.InstanceState.Name(instance.state).removeprefix("INSTANCE_STATE_")
+        state = "STALLED"
+    return f"{state} (draining)" if instance.draining else state
 
 
 def config_of(instance: agent_pb2.Instance) -> str:
@@ -110,8 +120,9 @@ def agent_details(agent: agent_pb2.Agent) -> str:
             "agent": agent.agent_id,
             "name": spec.name,
             "version": spec.version,
-            "status": status_of(agent),
+            "status": standing_of(agent),
             "why": agent.status_reason,
+            "pending": _pending(agent),
             "description": spec.description,
             "owner": spec.owner,
             "capabilities": ", ".join(spec.capabilities),
@@ -129,6 +140,16 @@ def agent_details(agent: agent_pb2.Agent) -> str:
     if not agent.instances:
         return f"{shown}\n\nNo instance."
     return f"{shown}\n\n" + table(_INSTANCE_COLUMNS, [_instance(one) for one in agent.instances])
+
+
+def _pending(agent: agent_pb2.Agent) -> str:
+    """Return who wants its activation confirmed; empty if nobody does."""
+    if not agent.HasField("pending_activation"):
+        return ""
+    pending = agent.pending_activation
+    policies = ", ".join(pending.policy_ids)
+    asked = f"asked by {pending.asked_by} {ago(pending.asked_at)} ago"
+    return f"{policies} wants a confirmation, {asked}: `fleetplane agents activate --confirm`"
 
 
 def _beat(agent: agent_pb2.Agent) -> str:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from controlplane.cli import agent_drain, agent_lifecycle, agent_stop
 from controlplane.cli.agent_filters import ACTIVE_ONLY, filtered
+from controlplane.cli.agent_names import AgentName, agent_id_of
 from controlplane.cli.arguments import present, text_pairs
 from controlplane.cli.call import Globals, Output, command
 from controlplane.cli.outcomes import CommandFailed, WrongInput
@@ -118,13 +120,13 @@ def _write_agents(
 @command(
     app,
     "get",
-    examples=("fleetplane agents get agent-7f3a", "fleetplane agents get agent-7f3a -o yaml"),
+    examples=("fleetplane agents get agent-7f3a", "fleetplane agents get writer@2.1.0 -o yaml"),
 )
-async def get(call: Globals, agent_id: AgentId) -> None:
+async def get(call: Globals, agent: AgentName) -> None:
     """Show everything about one agent, with its instances."""
     async with call.client() as client:
-        agent = await client.get_agent(agent_id)
-    _write_agent(call.output, agent)
+        found = await client.get_agent(await agent_id_of(client, agent))
+    _write_agent(call.output, found)
 
 
 def _write_agent(output: Output, agent: "agent_pb2.Agent") -> None:
@@ -391,3 +393,7 @@ async def watch(
     async with call.client() as client:
         await client.list_agents_page(page_size=1, **wanted)
         await follow(client, call.output, wanted)
+
+
+for part in (agent_lifecycle.app, agent_drain.app, agent_stop.app):
+    app.add_typer(part)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from controlplane.cli.durations import deadline
 from controlplane.cli.outcomes import WrongInput
 
 if TYPE_CHECKING:  # the SDK costs a quarter of a second: imported when a client is made
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # the SDK costs a quarter of a second: imported when a client
 ADDRESS_HELP: Final = "Address of the daemon: host:port, dns:///name:port or unix:/path."
 NAMESPACE_HELP: Final = "Tenant that the command works in."
 OUTPUT_HELP: Final = "For people (table) or for programs (json, yaml)."
-TIMEOUT_HELP: Final = "Deadline of a call; default 10."
+TIMEOUT_HELP: Final = "Deadline of a call, such as 30 or 2m; default 10s."
 
 ATTEMPTS: Final = 4
 """Attempts of one call. An agent retries until its deadline; a person at a prompt wants to hear
@@ -83,7 +84,7 @@ _SHARED: Final = (
     _shared_option("address", str, typer.Option("--address", "-a", hidden=True)),
     _shared_option("namespace", str, typer.Option("--namespace", "-n", hidden=True)),
     _shared_option("output", Output, typer.Option("--output", "-o", help=OUTPUT_HELP)),
-    _shared_option("timeout", float, typer.Option("--timeout", min=0.001, hidden=True)),
+    _shared_option("timeout", float, typer.Option("--timeout", parser=deadline, hidden=True)),
 )
 """The root's options, accepted after the command too. Only `--output` is worth a line in the help
 of every command."""

@@ -14,6 +14,7 @@ from controlplane.cli.call import (
     Globals,
     Output,
 )
+from controlplane.cli.durations import deadline
 from controlplane.cli.lazy_group import LazyGroup
 from controlplane.cli.styles import PLAIN
 
@@ -23,6 +24,8 @@ Examples:
   fleetplane agents list --status ACTIVE
   fleetplane -a fleet.example.com:50051 -n staging config get --name writer
   fleetplane policies apply examples/policies/reference.yaml
+  fleetplane tasks submit --kind summarize --agent writer --payload 'a text' --wait
+  fleetplane rollout start writer --to 2.1.0 --watch
   fleetplane demo --agents 50
 
 \b
@@ -62,7 +65,8 @@ def root(
     ] = "default",
     output: Annotated[Output, typer.Option("--output", "-o", help=OUTPUT_HELP)] = Output.TABLE,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", help=TIMEOUT_HELP, min=0.001, metavar="SECONDS")
+        float | None,
+        typer.Option("--timeout", help=TIMEOUT_HELP, parser=deadline, metavar="DURATION"),
     ] = None,
     version: Annotated[  # noqa: FBT002  # read by its callback
         bool,

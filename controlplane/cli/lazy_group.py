@@ -42,6 +42,13 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
         "controlplane.cli.configs", "app", "What running agents are configured with."
     ),
     "policies": LazyCommand("controlplane.cli.policies", "app", "What agents may do."),
+    "tasks": LazyCommand("controlplane.cli.tasks", "app", "Work that agents are given."),
+    "routes": LazyCommand(
+        "controlplane.cli.routes", "app", "Which version of an agent gets how much."
+    ),
+    "rollout": LazyCommand(
+        "controlplane.cli.rollouts", "app", "One version of an agent replaced by another."
+    ),
     "demo": LazyCommand("controlplane.cli.demo", "demo", "Watch a small fleet live and die."),
 }
 """Everything `fleetplane` can do, in the order of its help."""
