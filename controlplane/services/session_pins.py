@@ -4,16 +4,11 @@ A pin is written by the acceptance of a task, in its commit. It is confirmed rar
 task: a busy session would otherwise write it all the time.
 """
 
-from typing import Final
-
-from controlplane.domain.agents import AgentStatus
 from controlplane.domain.routes import SessionPin, pin_key
 from controlplane.domain.tasks import Task
 from controlplane.services.ports import ABSENT, Clock, Collection, Expect, Ledger, Put, Step
 from controlplane.services.read_model import NamespaceView, ReadModel
-
-_SERVING: Final = frozenset({AgentStatus.ACTIVE, AgentStatus.DEGRADED})
-"""Statuses in which an agent keeps its sessions."""
+from controlplane.services.route_choice import pin_holds
 
 
 class SessionPins:
@@ -30,8 +25,8 @@ class SessionPins:
         """Return the steps by which an accepted task pins its session, or confirms its pin.
 
         None if the task is of no session, or if the pin needs nothing: one to another version stays
-        as long as that version serves and the pin was confirmed within `pin_ms`; one to this
-        version is confirmed when half of that has passed.
+        while it holds (see `pin_holds`) and was confirmed within `pin_ms`; one to this version is
+        confirmed when half of that has passed.
 
         The pin is taken from memory, or with `stored` from the ledger. The commit fails with
         ConditionFailed if it has changed since.
@@ -57,8 +52,7 @@ class SessionPins:
         age_ms = now_ms - pin.used_at_ms
         if pin.agent_id == agent_id:
             return age_ms >= self._pin_ms // 2
-        entry = view.agents.get(pin.agent_id)
-        return entry is None or entry.agent.status not in _SERVING or age_ms >= self._pin_ms
+        return age_ms >= self._pin_ms or not pin_holds(view, pin)
 
     async def _stored(self, namespace: str, key: str) -> SessionPin | None:
         (record,) = await self._ledger.read(namespace, Collection.SESSION_PINS, (key,))
