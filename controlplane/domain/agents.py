@@ -118,7 +118,34 @@ class Agent:
         """
         if status not in _MOVES[self.status]:
             raise InvalidTransition(f"agent {self.agent_id!r}", current=self.status, wanted=status)
-        return replace(self, status=status, status_reason=reason)
+        # Every move answers, or overtakes, an activation that waited for a confirmation.
+        return replace(self, status=status, status_reason=reason, pending=None)
+
+    def deactivated(self, reason: str) -> "Agent":
+        """Return the agent INACTIVE by an operator's decision: no beat brings it back.
+
+        One that is INACTIVE because it fell silent or went home becomes so by decision; one that
+        already is so by decision stays as it is.
+
+        Raises:
+            InvalidTransition: it is DECOMMISSIONED.
+        """
+        if self.status is AgentStatus.INACTIVE:
+            if not self.may_be_revived:
+                return replace(self, draining=False, pending=None)
+            return replace(self, status_reason=reason, draining=False, pending=None)
+        return replace(self.moved(AgentStatus.INACTIVE, reason), draining=False)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether an operator stopped or retired it: it takes no work, whatever it says."""
+        match self.status:
+            case AgentStatus.INACTIVE:
+                return self.status_reason not in REVIVABLE_REASONS
+            case AgentStatus.DECOMMISSIONED:
+                return True
+            case _:
+                return False
 
     @property
     def may_be_revived(self) -> bool:

@@ -50,6 +50,10 @@ class Drain:
     failed: int = 0
     extended: int = 0
     """Tasks that the deadline did not end because their class is EXTEND."""
+    held_at_start: int = 0
+    """Tasks in flight, by leases, when it began."""
+    generation: int = 0
+    """Of the instance when it began: a newer process under the same id is not drained."""
     revision: int = 0
 
     @property
@@ -87,6 +91,8 @@ class EmergencyStop:
     targets: tuple[StopTarget, ...] = ()
     """Instances that were known then."""
     started_at_ms: int = 0
+    settled: bool = False
+    """Every agent that matched is INACTIVE; until then any replica goes on with it."""
     revision: int = 0
 
 

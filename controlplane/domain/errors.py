@@ -275,9 +275,13 @@ class ActivationRefused(FailedPrecondition):
 
     reason = "ACTIVATION_REFUSED"
 
-    def __init__(self, agent_id: str, *, decision: str, policies: Sequence[str]) -> None:
+    def __init__(
+        self, agent_id: str, *, decision: str, policies: Sequence[str], detail: str = ""
+    ) -> None:
+        who = f" by {', '.join(policies)}" if policies else ""
+        why = f": {detail}" if detail else ""
         super().__init__(
-            f"activation of agent {agent_id!r} was answered {decision} by {', '.join(policies)}",
+            f"activation of agent {agent_id!r} was answered {decision}{who}{why}",
             {"agent_id": agent_id, "decision": decision, "policies": ",".join(policies)},
         )
 

@@ -1,16 +1,18 @@
-"""May a registered agent become ACTIVE by itself? Its configuration and the policies answer."""
+"""May an agent become ACTIVE? Its configuration and the policies answer."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from controlplane.domain.agents import Agent
+from controlplane.domain.agents import Agent, AgentStatus, PendingActivation
 from controlplane.domain.configs import (
     EffectiveConfig,
     effective_violations,
     merge,
     scopes_for_agent,
 )
+from controlplane.domain.configs.document import encoded
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.policies import Effect, PolicySet, Request, validate_claims
 from controlplane.services.decisions import facts_of
@@ -45,10 +47,30 @@ class ActivationVerdict:
     """Ids of the policies that determined it."""
     detail: str = ""
     """In words, for the agent's `status_reason`; empty when allowed."""
+    config_digest: str = ""
+    """Of the configuration that was judged, where an approval is wanted; a confirmation holds for
+    no other."""
+
+    @property
+    def wants_approval(self) -> bool:
+        """Whether somebody may confirm what was not allowed."""
+        return self.decision == Effect.REQUIRE_APPROVAL
+
+    def confirmed_by(self, pending: PendingActivation | None) -> bool:
+        """Return whether a confirmation of `pending` is the approval that is wanted.
+
+        It is for the same configuration, and for no policy that was not asked about then.
+        """
+        return (
+            pending is not None
+            and self.wants_approval
+            and pending.config_digest == self.config_digest
+            and set(self.policies) <= set(pending.policies)
+        )
 
 
 class ActivationCheck(Protocol):
-    """Asked once for every agent that is about to become ACTIVE at its first beat."""
+    """Asked for every agent that is about to become ACTIVE, by a beat or by an operator."""
 
     def may_activate(self, view: NamespaceView, agent: Agent) -> ActivationVerdict:
         """Judge from memory; never waits, never raises."""
@@ -81,12 +103,47 @@ class PolicyActivation:
         )
         allowed = decision.effect in {Effect.ALLOW, Effect.LOG_ONLY}
         who = f" by {', '.join(decision.determining)}" if decision.determining else ""
+        asked = decision.effect is Effect.REQUIRE_APPROVAL
         return ActivationVerdict(
             allowed=allowed,
             decision=str(decision.effect),
             policies=decision.determining,
             detail="" if allowed else f"activation was answered {decision.effect}{who}",
+            config_digest=hashlib.sha256(encoded(claims)).hexdigest() if asked else "",
         )
+
+
+MAX_REASON_CHARACTERS: Final = 512
+"""Of a `status_reason` that explains a refused activation."""
+
+
+def judged(agent: Agent, verdict: ActivationVerdict, *, asked_by: str, now_ms: int) -> Agent:
+    """Return an agent as the verdict on its activation leaves it.
+
+    ACTIVE if it is allowed. If an approval is wanted the activation is parked; one that is parked
+    for the same already stays as it was asked first. A refusal ends what was parked. What keeps a
+    REGISTERED agent back becomes its `status_reason`; an INACTIVE one keeps the reason why it is.
+    """
+    if verdict.allowed:
+        return agent.moved(AgentStatus.ACTIVE)
+    pending = None
+    if verdict.wants_approval:
+        pending = PendingActivation(
+            policies=verdict.policies,
+            config_digest=verdict.config_digest,
+            asked_by=asked_by,
+            asked_at_ms=now_ms,
+        )
+        known = agent.pending
+        if known is not None and (known.policies, known.config_digest) == (
+            pending.policies,
+            pending.config_digest,
+        ):
+            pending = known
+    reason = agent.status_reason
+    if agent.status is AgentStatus.REGISTERED:
+        reason = verdict.detail[:MAX_REASON_CHARACTERS]
+    return replace(agent, status_reason=reason, pending=pending)
 
 
 def _invalid(why: str) -> ActivationVerdict:

@@ -17,6 +17,7 @@ from controlplane.services.families import (
     families_called,
 )
 from controlplane.services.ports import (
+    Clock,
     Collection,
     Committed,
     ConditionFailed,
@@ -25,6 +26,7 @@ from controlplane.services.ports import (
     Transaction,
 )
 from controlplane.services.read_model import ReadModel
+from controlplane.services.stop_answers import left_steps
 
 STORE_SECONDS: Final = 3.0
 """How long a goodbye waits for its commit: an SDK that stops waits five seconds for the answer."""
@@ -74,8 +76,11 @@ class Departures:
     All who leave in one message ride in one round trip, those of one agent in one transaction.
     """
 
-    def __init__(self, ledger: Ledger, read_model: ReadModel, settings: LivenessSettings) -> None:
+    def __init__(
+        self, ledger: Ledger, read_model: ReadModel, settings: LivenessSettings, clock: Clock
+    ) -> None:
         self._ledger = ledger
+        self._clock = clock
         self._read_model = read_model
         self._settings = settings
 
@@ -200,9 +205,13 @@ class Departures:
         audit = move.audit(said.method, event=_EVENT, actor=said.actor, reason=said.reason)
         if said.request is not None:
             audit = replace(audit, request_id=said.request.request_id)
+        view, now_ms = self._read_model.view(namespace), self._clock.store_ms()
+        answered = (
+            step for name in names for step in left_steps(view, family.instances[name], now_ms)
+        )
         return Transaction(
             namespace=namespace,
-            steps=move.steps(self._settings, expired=False),
+            steps=(*move.steps(self._settings, expired=False), *answered),
             audit=audit,
             request=said.request,
             answer=said.answer,

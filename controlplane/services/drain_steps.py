@@ -40,6 +40,11 @@ def forget_steps(known: Drain | None) -> tuple[Step, ...]:
     return (Delete(Collection.DRAINS, known.key, Expect(revision=known.revision)),)
 
 
+def drain_object(drain: Drain) -> str:
+    """Return the object of a drain in the audit."""
+    return f"instances/{drain.instance_id}" if drain.instance_id else f"agents/{drain.agent_id}"
+
+
 def _drain(drain: Drain, known: Drain | None) -> Put:
     seen = known.revision if known is not None else 0
     return Put(Collection.DRAINS, drain.key, drain, Expect(revision=seen))

@@ -6,7 +6,7 @@ Beats are settled in memory (`beats`); only a change of state is a commit. How i
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from controlplane.domain.agents import (
@@ -17,7 +17,7 @@ from controlplane.domain.agents import (
 )
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.services.activation import ActivationCheck, RememberedRefusals
+from controlplane.services.activation import ActivationCheck, RememberedRefusals, judged
 from controlplane.services.beat_answers import fenced, refusal, standing
 from controlplane.services.beats import BeatIntake, BeatOutcome, Outcome, Unusual
 from controlplane.services.departures import Departures
@@ -46,9 +46,6 @@ STORE_SECONDS: Final = 3.0
 MAX_ROUNDS: Final = 5
 """Rounds of decide-commit before a contested change is left to the next beat. The first decides on
 memory, the others on the ledger, and each loses only to a commit that won."""
-
-MAX_REASON_CHARACTERS: Final = 512
-"""Of a `status_reason` that explains a refused activation."""
 
 MAX_AHEAD: Final = 100_000
 """Commits remembered until this replica's copy has them; beyond, they are forgotten (and the next
@@ -95,7 +92,8 @@ class Liveness:
         self._intake = intake
         self._activation = RememberedRefusals(activation, clock)
         self._settings = settings
-        self._departures = Departures(ledger, read_model, settings)
+        self._clock = clock
+        self._departures = Departures(ledger, read_model, settings, clock)
         self._ahead: dict[tuple[str, str], _Ahead] = {}
         self.deferred = 0
         """Changes left to the next beat because the store did not answer or others were faster."""
@@ -195,7 +193,7 @@ class Liveness:
                 outcomes.update(answers)
                 continue
             steps = move.steps(self._settings, expired=False)
-            audit = move.audit("Heartbeat", event="instance.fresh")
+            audit = move.audit("Heartbeat", event=_revival_event(move))
             transaction = Transaction(namespace=view.name, steps=steps, audit=audit)
             planned.append((agent_id, generations, transaction, answers))
         if not planned:
@@ -254,8 +252,7 @@ class Liveness:
             return agent
         if agent.status is AgentStatus.REGISTERED:
             verdict = self._activation.may_activate(view, agent)
-            if not verdict.allowed:
-                return replace(agent, status_reason=verdict.detail[:MAX_REASON_CHARACTERS])
+            return judged(agent, verdict, asked_by=PLANE, now_ms=self._clock.store_ms())
         return agent.moved(AgentStatus.ACTIVE)
 
     async def depart(
@@ -289,6 +286,13 @@ class Liveness:
             reason=reason,
             request=request,
         )
+
+
+def _revival_event(move: Move) -> str:
+    """Return the event of a revival that leaves the agent's status as it is."""
+    parked = move.agent.pending
+    asked = parked is not None and parked != move.family.agent.pending
+    return "agent.activation_pending" if asked else "instance.fresh"
 
 
 def _is_ahead(one: Unusual, view: NamespaceView | None) -> bool:
