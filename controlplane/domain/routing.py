@@ -5,7 +5,7 @@ preferred, else 0.1. Every part is between 0 and 1, and so is the score. Nothing
 order in which candidates are given, and replicas with the same knowledge give the same answer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
@@ -13,7 +13,7 @@ from math import fsum
 from typing import NamedTuple, Protocol, TypeVar
 
 from controlplane.domain.agents import Agent, Instance
-from controlplane.domain.selection import Mismatch, RejectionReason
+from controlplane.domain.selection import DRAINING_DETAIL, Mismatch, RejectionReason
 
 CAPABILITY_WEIGHT = 0.5
 """Weight of the capability match."""
@@ -35,8 +35,8 @@ class Running(Protocol):
         """Its record."""
 
     @property
-    def in_flight(self) -> int:
-        """Tasks it is working on."""
+    def load(self) -> int:
+        """Slots that are taken: by leases, and by work that the plane did not assign."""
 
     @property
     def latency_ms(self) -> float:
@@ -62,7 +62,7 @@ class Fitness(NamedTuple):
     speed: float
     """0-1; see `fitness`."""
     in_flight: int
-    """Tasks they are working on."""
+    """Their load, that of draining instances included."""
     measured: bool
     """Whether `speed` comes from measured latency and not from the declared timeout."""
 
@@ -97,37 +97,50 @@ class Score:
 def fitness(agent: Agent, fresh: Sequence[Running]) -> Fitness | Mismatch:
     """Return the fitness of an agent by its fresh instances, or why it cannot take a task.
 
-    A stalled instance offers nothing: its slots count as taken, and its speed does not count.
-    More tasks than slots on one instance take no slots from the others. Speed is the mean over
-    instances with a measured latency of `1 / (1 + latency in s) * (1 - error_rate)`; until one has
-    a latency it is `1 / timeout_seconds`.
+    A draining instance is none. A stalled one offers nothing: its slots count as taken, and its
+    speed does not count. More tasks than slots on one instance take no slots from the others. Speed
+    is the mean over instances with a measured latency of `1 / (1 + latency in s) * (1 -
+    error_rate)`; until one has a latency it is `1 / timeout_seconds`.
     """
+    if agent.draining:
+        return RejectionReason.DRAINING, DRAINING_DETAIL
     if not fresh:
         return RejectionReason.CAPACITY, "has no fresh instance"
     slots = agent.spec.max_concurrency
-    free = in_flight = 0
+    free = in_flight = staying = 0
     stalled = True
     speeds: list[float] = []
     for running in fresh:
-        in_flight += running.in_flight
+        load = running.load
+        in_flight += load
+        if running.instance.draining:
+            continue
+        staying += 1
         if running.stalled:
             continue
         stalled = False
-        if running.in_flight < slots:
-            free += slots - running.in_flight
+        if load < slots:
+            free += slots - load
         if running.latency_ms > 0:
             speeds.append((1 - running.error_rate) / (1 + running.latency_ms / _MS_PER_SECOND))
-    if stalled:
-        return RejectionReason.STALLED, "every fresh instance is stalled"
     if not free:
-        return RejectionReason.CAPACITY, _busy(len(fresh), slots, in_flight)
+        return _why_not(len(fresh), staying, slots, in_flight, stalled=stalled)
     # fsum: a plain sum rounds differently in every order of the instances.
     speed = fsum(speeds) / len(speeds) if speeds else 1 / agent.spec.timeout_seconds
-    return Fitness(free / (slots * len(fresh)), speed, in_flight, bool(speeds))
+    return Fitness(free / (slots * staying), speed, in_flight, bool(speeds))
 
 
-def _busy(instances: int, slots: int, in_flight: int) -> str:
-    return f"no free slot: {in_flight} in flight, {slots} slots on each of {instances} instances"
+def _why_not(fresh: int, staying: int, slots: int, in_flight: int, *, stalled: bool) -> Mismatch:
+    """Return why nobody of so many fresh instances has a free slot."""
+    if not staying:
+        return RejectionReason.DRAINING, "every fresh instance is being drained"
+    some_leave = staying < fresh
+    if stalled:
+        which = "every fresh instance that stays" if some_leave else "every fresh instance"
+        return RejectionReason.STALLED, f"{which} is stalled"
+    which = "instances that stay" if some_leave else "instances"
+    detail = f"no free slot: {in_flight} in flight, {slots} slots on each of {staying} {which}"
+    return RejectionReason.CAPACITY, detail
 
 
 def total_score(candidate: Candidate, speed_weight: float) -> float:
@@ -159,10 +172,11 @@ def score(candidate: Candidate, speed_weight: float) -> Score:
 class Ranking:
     """Candidates in the order of their scores; equal ones are told apart for each session anew."""
 
-    __slots__ = ("_rows", "speed_weight")
+    __slots__ = ("_by_name", "_rows", "speed_weight")
 
     def __init__(self, candidates: Iterable[Candidate], speed_weight: float) -> None:
         self.speed_weight = speed_weight
+        self._by_name: dict[str, list[Candidate]] | None = None
         self._rows = sorted(
             (
                 ((-total_score(one, speed_weight), -one.text_match, one.fitness.in_flight), one)
@@ -173,6 +187,15 @@ class Ranking:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def by_name(self) -> Mapping[str, Sequence[Candidate]]:
+        """The candidates by agent name, in no order; made when it is first asked for."""
+        if self._by_name is None:
+            self._by_name = {}
+            for _, one in self._rows:
+                self._by_name.setdefault(one.agent.spec.name, []).append(one)
+        return self._by_name
 
     def best_first(self, session_id: str) -> Iterator[Candidate]:
         """Yield the candidates, best first.
@@ -199,14 +222,19 @@ def session_hash(session_id: str, identity: str) -> bytes:
 def least_loaded(
     fresh: Iterable[_Running], max_concurrency: int, session_id: str
 ) -> _Running | None:
-    """Return the instance with a free slot that works on the fewest tasks; None if there is none.
+    """Return the instance with a free slot and the smallest load; None if there is none.
 
-    Equals are told apart by a hash of session and instance. A stalled instance is no choice.
+    Equals are told apart by a hash of session and instance. An instance that is stalled, or being
+    drained, is no choice.
     """
-    usable = [one for one in fresh if not one.stalled and one.in_flight < max_concurrency]
+    usable = [
+        one
+        for one in fresh
+        if not one.stalled and one.load < max_concurrency and not one.instance.draining
+    ]
     if len(usable) > 1:
-        fewest = min(one.in_flight for one in usable)
-        usable = [one for one in usable if one.in_flight == fewest]
+        fewest = min(one.load for one in usable)
+        usable = [one for one in usable if one.load == fewest]
     return min(
         usable,
         key=lambda one: session_hash(session_id, one.instance.instance_id),

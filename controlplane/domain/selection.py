@@ -53,10 +53,15 @@ class RejectionReason(StrEnum):
     TOOL = "TOOL"
     CAPACITY = "CAPACITY"
     STALLED = "STALLED"
+    DRAINING = "DRAINING"
+    ROUTE = "ROUTE"
 
 
 Mismatch = tuple[RejectionReason, str]
 """A reason, and what exactly is missing, in words."""
+
+DRAINING_DETAIL = "is draining and takes no new work"
+"""Words of `RejectionReason.DRAINING`, of an agent."""
 
 
 @lru_cache(maxsize=_KNOWN_VERSIONS)
@@ -143,6 +148,8 @@ class AgentFilter:
     model: str = ""
     tool: str = ""
     """May call it."""
+    takes_work: bool = False
+    """Does not drain. Of its instances it says nothing."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -156,6 +163,7 @@ class AgentFilter:
             self.owner,
             self.model,
             self.tool,
+            self.takes_work,
         )
 
     def validate(self, path: str = "filter") -> None:
@@ -214,6 +222,8 @@ class AgentFilter:
             yield RejectionReason.MODEL, f'was built for "{spec.model}", not "{self.model}"'
         if self.tool and self.tool not in spec.tools:
             yield RejectionReason.TOOL, f'may not call tool "{self.tool}"'
+        if self.takes_work and agent.draining:
+            yield RejectionReason.DRAINING, DRAINING_DETAIL
 
     def _missing_labels(self, spec: AgentSpec) -> Iterator[Mismatch]:
         for capability in self.capabilities:

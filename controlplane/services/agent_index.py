@@ -59,6 +59,8 @@ class AgentIndex:
         self._postings: dict[_Term, set[str]] = {}
         self._versions: dict[str, set[str]] = {}
         """version -> ids; apart from the other values, to be gone through for a range."""
+        self.draining: set[str] = set()
+        """Ids of draining agents; not to be changed by others."""
         self.texts = Corpus()
         """The descriptions, capabilities and tools of the ACTIVE agents, under their ids."""
         self._everybody = IdOrder()
@@ -84,6 +86,8 @@ class AgentIndex:
         for term in _terms(agent):
             _put_in(self._postings, term, agent_id)
         _put_in(self._versions, agent.spec.version, agent_id)
+        if agent.draining:
+            self.draining.add(agent_id)
         self._everybody.add(agent_id)
         if agent.status is AgentStatus.ACTIVE:
             self.texts.add(agent_id, _texts(agent))
@@ -98,6 +102,7 @@ class AgentIndex:
         for term in _terms(known):
             _take_out(self._postings, term, agent_id)
         _take_out(self._versions, known.spec.version, agent_id)
+        self.draining.discard(agent_id)
         self._everybody.remove(agent_id)
         if known.status is AgentStatus.ACTIVE:
             self.texts.remove(agent_id, _texts(known))
@@ -163,7 +168,7 @@ class AgentIndex:
 
     def _live(self, wanted: AgentFilter) -> AbstractSet[str] | None:
         """Return the set of a filter with at most one condition, as it is kept here anyway."""
-        if wanted.version_range or _has_some_statuses(wanted):
+        if wanted.version_range or wanted.takes_work or _has_some_statuses(wanted):
             return None
         terms = list(islice(_wanted_terms(wanted), 2))
         if len(terms) > 1:
@@ -172,6 +177,12 @@ class AgentIndex:
 
     def _select(self, wanted: AgentFilter) -> set[str]:
         """Return a new set of the agents that match a filter."""
+        found = self._select_draining_too(wanted)
+        if wanted.takes_work:
+            found -= self.draining
+        return found
+
+    def _select_draining_too(self, wanted: AgentFilter) -> set[str]:
         sets = self._sets(wanted)
         some_statuses = _has_some_statuses(wanted)
         versions = VersionRange.parse(wanted.version_range) if wanted.version_range else None

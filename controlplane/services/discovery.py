@@ -7,10 +7,13 @@ a large fleet that has hardly anybody free.
 
 import asyncio
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from secrets import token_hex
+from typing import NamedTuple
 
-from controlplane.domain.agents import AgentStatus
+from controlplane.domain.agents import Agent, AgentStatus
 from controlplane.domain.errors import FieldViolation, InvalidArgument, NoCandidate
 from controlplane.domain.routing import Candidate, Score, least_loaded, score
 from controlplane.domain.selection import AgentFilter, text_problem
@@ -18,6 +21,8 @@ from controlplane.services.near_misses import near_misses
 from controlplane.services.ports import Position
 from controlplane.services.ranking import Job, Ranked, Rankings, Rejected
 from controlplane.services.read_model import AgentEntry, LiveInstance, NamespaceView, ReadModel
+from controlplane.services.route_choice import RouteChoice, Routed, routed
+from controlplane.services.route_misses import rejection_of, sent_elsewhere, turned_away
 
 DEFAULT_EXPLAINED = 10
 """Runners-up, and rejected agents, reported unless the caller says otherwise."""
@@ -34,6 +39,9 @@ MAX_SESSION_BYTES = 256
 MISSES_IN_A_REFUSAL = 5
 """Nearest misses that NoCandidate carries: error details travel in trailers, which hold 8 KiB."""
 
+_UNIT_BYTES = 8
+"""Random bytes that a list without a session is dealt out by."""
+
 _ACTIVE = frozenset({AgentStatus.ACTIVE})
 
 
@@ -45,9 +53,12 @@ class AgentPage:
     total: int
     """How many agents match in all."""
     next_after_id: str
-    """`after_id` of the next page; empty on the last."""
+    """`after_id` of the next page; empty on the last. Opaque."""
     position: Position
     """What the page reflects."""
+    dealt: bool = False
+    """Whether a route was followed without a session: the next call may get another answer, so this
+    one must not be given to anybody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +117,11 @@ class BestAgent:
     """How many of the ranked agents qualified, the winner among them. All that match are ranked if
     they are at most 500; else a share of them."""
     position: Position
+    route: RouteChoice | None = None
+    """Why this version; None: the winner's name has no route."""
+    dealt: bool = False
+    """Whether a route was followed without a session: the next call may get another answer, so this
+    one must not be given to anybody else."""
 
 
 class Discovery:
@@ -133,15 +149,7 @@ class Discovery:
             NotReady: `min_revision` was not reached in time, or nothing is loaded yet.
         """
         view = await self._view(namespace, min_revision)
-        matches = view.index.candidates(wanted)
-        ids = matches.page(after_id, page_size + 1)
-        agents = view.agents
-        return AgentPage(
-            entries=tuple([agents[agent_id] for agent_id in ids[:page_size]]),
-            total=len(matches),
-            next_after_id=ids[page_size - 1] if len(ids) > page_size else "",
-            position=view.position,
-        )
+        return _page(view, wanted, page_size, after_id)
 
     async def discover(
         self,
@@ -151,16 +159,31 @@ class Discovery:
         page_size: int,
         after_id: str = "",
         min_revision: int = 0,
+        include_draining: bool = False,
+        route: bool = False,
+        session_id: str = "",
     ) -> AgentPage:
         """Return agents that match a valid filter; ACTIVE ones if it names no status.
 
+        Draining agents are left out unless they are to be included. With `route` only the version
+        that the session goes to is returned of every name that has a route. Without a session each
+        list is dealt out anew, and all its pages alike: the cursor carries what was dealt.
         Everything else is as in `list_agents`.
+
+        Raises:
+            InvalidArgument: the session id is too long.
+            NotReady: `min_revision` was not reached in time, or nothing is loaded yet.
         """
-        if not wanted.statuses:
-            wanted = replace(wanted, statuses=_ACTIVE)
-        return await self.list_agents(
-            namespace, wanted, page_size=page_size, after_id=after_id, min_revision=min_revision
-        )
+        problem = text_problem(session_id, MAX_SESSION_BYTES)
+        if problem is not None:
+            raise InvalidArgument.of("session_id", problem)
+        view = await self._view(namespace, min_revision)
+        takes_work = not include_draining and bool(view.index.draining)
+        if takes_work or not wanted.statuses:
+            wanted = replace(wanted, statuses=wanted.statuses or _ACTIVE, takes_work=takes_work)
+        if not route:
+            return _page(view, wanted, page_size, after_id)
+        return _routed_page(view, wanted, page_size, after_id, session_id)
 
     async def find_best(self, query: BestAgentQuery) -> BestAgent:
         """Return the ACTIVE agent that is fittest for a job, and why it was chosen.
@@ -174,23 +197,25 @@ class Discovery:
         view = await self._view(query.namespace, query.min_revision)
         wanted = replace(query.filter, statuses=_ACTIVE)
         job = Job(wanted, query.prefer_low_latency, query.task_description)
+        search = _Search(view, wanted, query, _call(view, query))
         step, anew = 0, False
         while True:
             ranked = self._rankings.ranked(view, job, query.session_id, step=step, anew=anew)
-            best = _best_of(ranked, query)
+            best = search.best_of(ranked)
             instance = _instance_of(view, best, query.session_id)
             if instance is not None:
-                return _answer(view, wanted, ranked, best, instance, query)
+                return search.answer(ranked, best, instance)
             if best and not anew:
                 # Loads moved on since the ranking was made, and the winner is full now.
                 anew = True
                 continue
             if ranked.last:
-                raise _refusal(view, _rejected(view, wanted, ranked, query.max_explained))
+                raise search.refusal(ranked)
             # Others have their turn between two shares: in a large fleet at its limit there are
             # many, and the answer must be of one moment, so it is read anew.
             await asyncio.sleep(0)
             view = self._read_model.view(query.namespace)
+            search = _Search(view, wanted, query, _call(view, query, search.call))
             step, anew = step + 1, False
 
     async def _view(self, namespace: str, min_revision: int) -> NamespaceView:
@@ -199,9 +224,127 @@ class Discovery:
         return self._read_model.view(namespace)
 
 
-def _best_of(ranked: Ranked, query: BestAgentQuery) -> list[Candidate]:
-    """Return the winner, if there is one, and the runners-up to report."""
-    return list(islice(ranked.ranking.best_first(query.session_id), query.max_explained + 1))
+def _page(
+    view: NamespaceView,
+    wanted: AgentFilter,
+    page_size: int,
+    after_id: str,
+    left_out: AbstractSet[str] = frozenset(),
+) -> AgentPage:
+    """Return a page of those that match, without some of them."""
+    matches = view.index.candidates(wanted)
+    ids = matches.page(after_id, page_size + 1 + len(left_out))
+    if left_out:
+        ids = [agent_id for agent_id in ids if agent_id not in left_out]
+    agents = view.agents
+    return AgentPage(
+        entries=tuple([agents[agent_id] for agent_id in ids[:page_size]]),
+        total=len(matches) - len(left_out),
+        next_after_id=ids[page_size - 1] if len(ids) > page_size else "",
+        position=view.position,
+    )
+
+
+def _routed_page(
+    view: NamespaceView, wanted: AgentFilter, page_size: int, cursor: str, session_id: str
+) -> AgentPage:
+    """Return a page of those that match and that the routes lead a session to."""
+    # An agent_id has no slash. What a list was dealt outlives a moment without any route.
+    after_id, _, unit = cursor.partition("/")
+    if not view.work.routes:
+        page = _page(view, wanted, page_size, after_id)
+    else:
+        unit = unit or ("" if session_id else token_hex(_UNIT_BYTES))
+        call = routed(view, session_id=session_id, unit=unit)
+        left_out = sent_elsewhere(view, view.index.candidates(wanted), call)
+        page = _page(view, wanted, page_size, after_id, left_out)
+        page = replace(page, dealt=bool(unit) and call.followed_any)
+    if unit and page.next_after_id:
+        page = replace(page, next_after_id=f"{page.next_after_id}/{unit}")
+    return page
+
+
+def _call(
+    view: NamespaceView, query: BestAgentQuery, before: Routed | None = None
+) -> Routed | None:
+    """Return what the routes say to a query, for all its steps; None: there is no route."""
+    if not view.work.routes:
+        return None
+    if before is not None:
+        return before.seen_in(view)
+    return routed(view, session_id=query.session_id)
+
+
+class _Search(NamedTuple):
+    """A query at one moment."""
+
+    view: NamespaceView
+    wanted: AgentFilter
+    query: BestAgentQuery
+    call: Routed | None
+    """What the routes say to it; None: there is no route."""
+
+    def best_of(self, ranked: Ranked) -> list[Candidate]:
+        """Return the winner, if there is one, and the runners-up to report."""
+        call, query = self.call, self.query
+        best = ranked.ranking.best_first(query.session_id)
+        if call is not None:
+            # Only now: a ranking serves all sessions.
+            best = (one for one in best if call(one.agent))
+        return list(islice(best, query.max_explained + 1))
+
+    def answer(
+        self, ranked: Ranked, best: Sequence[Candidate], instance: LiveInstance
+    ) -> BestAgent:
+        """Return the winner, and why."""
+        view, call = self.view, self.call
+        first, *others = [score(one, ranked.ranking.speed_weight) for one in best]
+        away = self._turned_away(ranked)
+        return BestAgent(
+            entry=view.agents[first.agent_id],
+            instance=instance,
+            score=first,
+            runners_up=tuple(others),
+            rejected=self._rejected(ranked, away),
+            candidate_count=len(ranked.ranking) - len(away),
+            position=view.position,
+            route=call.choice(best[0].agent.spec.name) if call is not None else None,
+            dealt=call is not None and call.followed_any and not self.query.session_id,
+        )
+
+    def refusal(self, ranked: Ranked) -> NoCandidate:
+        """Return what tells the caller who came closest."""
+        rejected = self._rejected(ranked, self._turned_away(ranked))
+        return NoCandidate(
+            f"no active agent of namespace {self.view.name!r} qualifies",
+            [
+                (one.agent_id, f"{one.name_version} {one.detail}")
+                for one in rejected[:MISSES_IN_A_REFUSAL]
+            ],
+        )
+
+    def _turned_away(self, ranked: Ranked) -> Sequence[Agent]:
+        if self.call is None:
+            return ()
+        return turned_away(self.view, ranked.ranking, self.call)
+
+    def _rejected(self, ranked: Ranked, away: Sequence[Agent]) -> tuple[Rejected, ...]:
+        """Return who is no candidate.
+
+        Those that could take the task if their route did not lead elsewhere come first, then those
+        that match and cannot take it, then who almost match.
+        """
+        view, call, limit = self.view, self.call, self.query.max_explained
+        rejected: list[Rejected] = []
+        if call is not None:
+            rejected += [rejection_of(view, agent, call) for agent in away[:limit]]
+        rejected += ranked.busy[: limit - len(rejected)]
+        left = limit - len(rejected)
+        if left:
+            for agent_id, reason, detail in near_misses(view.index, self.wanted, left):
+                name_version = view.agents[agent_id].agent.spec.name_version
+                rejected.append(Rejected(agent_id, name_version, reason, detail))
+        return tuple(rejected)
 
 
 def _instance_of(
@@ -212,45 +355,3 @@ def _instance_of(
     entry = view.agents[best[0].agent.agent_id]
     slots = entry.agent.spec.max_concurrency
     return least_loaded(entry.fresh_instances(), slots, session_id)
-
-
-def _answer(
-    view: NamespaceView,
-    wanted: AgentFilter,
-    ranked: Ranked,
-    best: Sequence[Candidate],
-    instance: LiveInstance,
-    query: BestAgentQuery,
-) -> BestAgent:
-    first, *others = [score(one, ranked.ranking.speed_weight) for one in best]
-    return BestAgent(
-        entry=view.agents[first.agent_id],
-        instance=instance,
-        score=first,
-        runners_up=tuple(others),
-        rejected=_rejected(view, wanted, ranked, query.max_explained),
-        candidate_count=len(ranked.ranking),
-        position=view.position,
-    )
-
-
-def _refusal(view: NamespaceView, rejected: Sequence[Rejected]) -> NoCandidate:
-    return NoCandidate(
-        f"no active agent of namespace {view.name!r} qualifies",
-        [
-            (one.agent_id, f"{one.name_version} {one.detail}")
-            for one in rejected[:MISSES_IN_A_REFUSAL]
-        ],
-    )
-
-
-def _rejected(
-    view: NamespaceView, wanted: AgentFilter, ranked: Ranked, limit: int
-) -> tuple[Rejected, ...]:
-    """Return who is no candidate: those that match and are busy first, then who almost match."""
-    rejected = list(ranked.busy[:limit])
-    if len(rejected) < limit:
-        for agent_id, reason, detail in near_misses(view.index, wanted, limit - len(rejected)):
-            name_version = view.agents[agent_id].agent.spec.name_version
-            rejected.append(Rejected(agent_id, name_version, reason, detail))
-    return tuple(rejected)

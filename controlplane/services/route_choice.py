@@ -170,6 +170,11 @@ class Routed:
         self._choices[name] = choice
         return choice
 
+    @property
+    def followed_any(self) -> bool:
+        """Whether any route had a say so far."""
+        return bool(self._buckets)
+
     def seen_in(self, view: NamespaceView) -> "Routed":
         """Return the same call as of another moment; what was dealt stays dealt."""
         return Routed(view, self._session_id, self._unit, self._buckets)

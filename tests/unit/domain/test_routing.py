@@ -36,9 +36,16 @@ LOADS = st.lists(
 
 def instances(loads):
     return [
-        running(f"ins-{n}", in_flight=tasks, latency_ms=latency, error_rate=errors, stalled=stalled)
+        running(f"ins-{n}", outside=tasks, latency_ms=latency, error_rate=errors, stalled=stalled)
         for n, (tasks, latency, errors, stalled) in enumerate(loads)
     ]
+
+
+def leaving(instance_id, **said):
+    """Return a fresh instance that is being drained."""
+    live = running(instance_id, **said)
+    live.instance = replace(live.instance, draining=True)
+    return live
 
 
 def fit(agent, *live):
@@ -54,7 +61,7 @@ def candidate(agent_id="agt-1", *live, capability_match=1.0, text_match=0.0, **s
 
 def test_the_score_is_the_documented_sum():
     one = candidate(
-        "agt-1", running(in_flight=1), running("ins-2"), max_concurrency=2, timeout_seconds=4
+        "agt-1", running(outside=1), running("ins-2"), max_concurrency=2, timeout_seconds=4
     )
 
     assert one.fitness == Fitness(concurrency=0.75, speed=0.25, in_flight=1, measured=False)
@@ -65,7 +72,7 @@ def test_the_score_is_the_documented_sum():
 
 
 def test_the_breakdown_carries_every_part():
-    breakdown = score(candidate("agt-7", running(in_flight=3), max_concurrency=4), SPEED_WEIGHT)
+    breakdown = score(candidate("agt-7", running(outside=3), max_concurrency=4), SPEED_WEIGHT)
 
     assert breakdown.agent_id == "agt-7"
     assert breakdown.name_version == "agt-7@1.0.0"
@@ -92,7 +99,7 @@ def test_no_fresh_instance_is_no_capacity():
 
 
 def test_full_instances_are_no_capacity():
-    refusal = fitness(an_agent(max_concurrency=2), [running(in_flight=2), running(in_flight=5)])
+    refusal = fitness(an_agent(max_concurrency=2), [running(outside=2), running(outside=5)])
 
     assert refusal == (
         RejectionReason.CAPACITY,
@@ -101,7 +108,7 @@ def test_full_instances_are_no_capacity():
 
 
 def test_nothing_but_stalled_instances_is_stalled():
-    refusal = fitness(an_agent(), [running(stalled=True, in_flight=1)])
+    refusal = fitness(an_agent(), [running(stalled=True, outside=1)])
 
     assert refusal == (RejectionReason.STALLED, "every fresh instance is stalled")
 
@@ -117,8 +124,54 @@ def test_a_stalled_instance_offers_no_capacity_and_no_speed():
     assert state.speed == pytest.approx(0.5)
 
 
+def test_leases_and_other_work_take_slots_alike():
+    state = fit(an_agent(max_concurrency=4), running(held=1, outside=2, in_flight=9))
+
+    assert (state.concurrency, state.in_flight) == (0.25, 3)
+
+
+def test_a_draining_agent_takes_no_task():
+    draining = replace(an_agent(), draining=True)
+
+    assert fitness(draining, [running()]) == (
+        RejectionReason.DRAINING,
+        "is draining and takes no new work",
+    )
+
+
+def test_nothing_but_draining_instances_is_draining():
+    refusal = fitness(an_agent(), [leaving("ins-1"), leaving("ins-2", outside=1)])
+
+    assert refusal == (RejectionReason.DRAINING, "every fresh instance is being drained")
+
+
+def test_a_draining_instance_neither_offers_nor_takes_slots():
+    state = fit(
+        an_agent(max_concurrency=2),
+        leaving("ins-1", outside=1, latency_ms=1.0),
+        running("ins-2", outside=1, latency_ms=1000.0),
+    )
+
+    assert (state.concurrency, state.in_flight) == (0.5, 2)
+    assert state.speed == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal"),
+    [
+        ({"stalled": True}, (RejectionReason.STALLED, "instance that stays is stalled")),
+        ({"outside": 1}, (RejectionReason.CAPACITY, "1 slots on each of 1 instances that stay")),
+    ],
+)
+def test_who_stays_beside_a_draining_instance_is_told_apart(said, refusal):
+    reason, detail = fitness(an_agent(), [leaving("ins-1"), running("ins-2", **said)])
+
+    assert reason is refusal[0]
+    assert detail.endswith(refusal[1])
+
+
 def test_an_overloaded_instance_takes_no_slots_from_the_others():
-    state = fit(an_agent(max_concurrency=2), running(in_flight=9), running("ins-2", in_flight=1))
+    state = fit(an_agent(max_concurrency=2), running(outside=9), running("ins-2", outside=1))
 
     assert state.concurrency == 0.25
 
@@ -168,7 +221,7 @@ def test_the_order_of_instances_decides_nothing(loads, seed):
 )
 def test_the_order_of_candidates_decides_nothing(tasks, seed, session):
     candidates = [
-        candidate(f"agt-{n}", running(in_flight=busy), max_concurrency=4)
+        candidate(f"agt-{n}", running(outside=busy), max_concurrency=4)
         for n, busy in enumerate(tasks)
     ]
     shuffled = random.Random(seed).sample(candidates, len(candidates))
@@ -182,8 +235,8 @@ def test_the_order_of_candidates_decides_nothing(tasks, seed, session):
 def test_the_better_score_is_first():
     ranking = Ranking(
         [
-            candidate("agt-busy", running(in_flight=3), max_concurrency=4),
-            candidate("agt-free", running(in_flight=1), max_concurrency=4),
+            candidate("agt-busy", running(outside=3), max_concurrency=4),
+            candidate("agt-free", running(outside=1), max_concurrency=4),
         ],
         SPEED_WEIGHT,
     )
@@ -194,9 +247,9 @@ def test_the_better_score_is_first():
 
 def test_equal_scores_go_to_the_better_text_and_then_to_fewer_tasks():
     tied = [
-        candidate("agt-a", running(in_flight=2), max_concurrency=4, text_match=0.5),
-        candidate("agt-b", running(in_flight=1), max_concurrency=2, text_match=0.5),
-        candidate("agt-c", running(in_flight=2), max_concurrency=4, text_match=1.0),
+        candidate("agt-a", running(outside=2), max_concurrency=4, text_match=0.5),
+        candidate("agt-b", running(outside=1), max_concurrency=2, text_match=0.5),
+        candidate("agt-c", running(outside=2), max_concurrency=4, text_match=1.0),
     ]
 
     order = [one.agent.agent_id for one in Ranking(tied, SPEED_WEIGHT).best_first("any")]
@@ -223,19 +276,29 @@ def test_the_hash_of_a_session_is_the_same_in_every_process():
 
 
 def test_the_least_loaded_instance_takes_the_task():
-    free, busy = running("ins-1", in_flight=1), running("ins-2", in_flight=2)
+    free, busy = running("ins-1", outside=1), running("ins-2", outside=2)
 
     assert least_loaded([busy, free], 4, "s") is free
 
 
-def test_a_full_or_stalled_instance_takes_no_task():
-    full, stalled = running("ins-1", in_flight=4), running("ins-2", stalled=True)
+def test_a_full_a_stalled_and_a_draining_instance_take_no_task():
+    full, stalled = running("ins-1", outside=4), running("ins-2", stalled=True)
 
-    assert least_loaded([full, stalled], 4, "s") is None
+    assert least_loaded([full, stalled, leaving("ins-3")], 4, "s") is None
+
+
+def test_the_candidates_of_a_name_are_found_together():
+    one, other = candidate("agt-1", name="a"), candidate("agt-2", name="b")
+    again = candidate("agt-3", name="a")
+
+    named = Ranking([one, other, again], SPEED_WEIGHT).by_name
+
+    assert set(named) == {"a", "b"}
+    assert {each.agent.agent_id for each in named["a"]} == {"agt-1", "agt-3"}
 
 
 def test_a_better_version_of_the_same_agent_is_a_candidate_of_its_own():
-    old = candidate("agt-1", running(in_flight=1), max_concurrency=2)
+    old = candidate("agt-1", running(outside=1), max_concurrency=2)
     new = old._replace(agent=replace(old.agent, agent_id="agt-2"))
 
     assert len(list(Ranking([old, new], SPEED_WEIGHT).best_first("s"))) == 2

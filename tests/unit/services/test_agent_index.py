@@ -23,8 +23,11 @@ STATUSES = st.sampled_from(AgentStatus)
 
 AGENTS = st.lists(
     st.builds(
-        lambda number, **given: an_agent(f"agt-{number:03}", **given),
+        lambda number, draining, **given: replace(
+            an_agent(f"agt-{number:03}", **given), draining=draining
+        ),
         st.integers(0, 40),
+        st.booleans(),
         status=STATUSES,
         name=st.sampled_from(WORDS),
         version=VERSIONS,
@@ -46,6 +49,7 @@ FILTERS = st.builds(
     owner=ONE_OR_NONE,
     model=ONE_OR_NONE,
     tool=ONE_OR_NONE,
+    takes_work=st.booleans(),
 )
 
 

@@ -31,7 +31,7 @@ def running_agent(replica, agent_id, *, in_flight=0, latency_ms=0.0, stalled=Fal
     """Commit an active agent with one fresh instance that says what it does."""
     replica.write(an_agent(agent_id, **spec), an_instance(f"{agent_id}-i", agent_id))
     live = replica.view.instances[f"{agent_id}-i"]
-    live.in_flight, live.latency_ms, live.stalled = in_flight, latency_ms, stalled
+    live.outside, live.latency_ms, live.stalled = in_flight, latency_ms, stalled
     return live
 
 
@@ -166,7 +166,7 @@ async def test_a_reported_load_counts_from_the_next_load_version_on(replica, dis
     running_agent(replica, "b", in_flight=1, max_concurrency=4)
     assert await best_id(discovery) == "a"
 
-    first.in_flight = 3
+    first.outside = 3
     replica.view.load_version += 1
 
     assert await best_id(discovery) == "b"
@@ -177,7 +177,7 @@ async def test_a_winner_that_became_full_meanwhile_is_passed_over(replica, disco
     running_agent(replica, "b", in_flight=1, max_concurrency=4)
     assert await best_id(discovery) == "a"
 
-    first.in_flight = 4
+    first.outside = 4
 
     assert await best_id(discovery) == "b"
 
@@ -284,7 +284,7 @@ async def test_others_have_their_turn_while_a_free_agent_is_searched_for(
 
     # What changes meanwhile counts, as far as it is in a share that comes.
     for live in replica.view.instances.values():
-        live.in_flight = 0
+        live.outside = 0
     async with asyncio.timeout(5):
         assert await asked in replica.view.agents
 
