@@ -2,7 +2,7 @@
 
     PENDING -> PROGRESSING <-> PAUSED -> PROMOTING -> DRAINING_OLD -> SUCCEEDED
     any of these five -> ABORTING -> DRAINING_NEW -> ROLLED_BACK
-    PENDING -> FAILED (the new version never came to work)
+    PENDING, or PAUSED before the first step -> FAILED (the new version never came to work)
     any that is not terminal -> SUPERSEDED, but DRAINING_OLD: there the new version has won
 
 Every transition is one commit on condition that the record is as it was read: that is the fence.
@@ -163,6 +163,9 @@ class Counts:
     failed: int = 0
 
 
+NO_COUNTS = Counts()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeatMark:
     """Counters of one instance: at the start of the step, and last seen."""
@@ -260,7 +263,7 @@ class Rollout:
     """The step is to be entered as soon as the new version can carry it: after a resume or a
     promotion. Until then the weight is what it was."""
     step_passed: bool = False
-    """The present step has passed; the next one waits for capacity, or for the operator."""
+    """The present step has passed; what follows waits for capacity, or for the operator."""
     fresh_at_entry: int = 0
     """Fresh instances of the new version when the step was entered."""
     silent_at_entry: int = 0
