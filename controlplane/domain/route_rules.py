@@ -63,6 +63,14 @@ def share_at(shares: Iterable[Share], number: int) -> Share:
     raise ValueError(f"bucket {number} is in no share: they sum to {end}")
 
 
+def whole_share(shares: Iterable[Share]) -> Share | None:
+    """Return the share that gets everything; None if several get something."""
+    for share in shares:
+        if share.weight_bp == WHOLE_BP:
+            return share
+    return None
+
+
 def nth_bucket(number: int) -> int:
     """Return the bucket of the `number`-th call that has no session (any integer).
 

@@ -57,8 +57,8 @@ class AgentPage:
     position: Position
     """What the page reflects."""
     dealt: bool = False
-    """Whether a route was followed without a session: the next call may get another answer, so this
-    one must not be given to anybody else."""
+    """Whether versions were dealt out without a session: the next call may get another answer, so
+    this one must not be given to anybody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +120,8 @@ class BestAgent:
     route: RouteChoice | None = None
     """Why this version; None: the winner's name has no route."""
     dealt: bool = False
-    """Whether a route was followed without a session: the next call may get another answer, so this
-    one must not be given to anybody else."""
+    """Whether versions were dealt out without a session: the next call may get another answer, so
+    this one must not be given to anybody else."""
 
 
 class Discovery:
@@ -258,7 +258,7 @@ def _routed_page(
         call = routed(view, session_id=session_id, unit=unit)
         left_out = sent_elsewhere(view, view.index.candidates(wanted), call)
         page = _page(view, wanted, page_size, after_id, left_out)
-        page = replace(page, dealt=bool(unit) and call.followed_any)
+        page = replace(page, dealt=bool(unit) and call.divided)
     if unit and page.next_after_id:
         page = replace(page, next_after_id=f"{page.next_after_id}/{unit}")
     return page
@@ -309,7 +309,7 @@ class _Search(NamedTuple):
             candidate_count=len(ranked.ranking) - len(away),
             position=view.position,
             route=call.choice(best[0].agent.spec.name) if call is not None else None,
-            dealt=call is not None and call.followed_any and not self.query.session_id,
+            dealt=call is not None and call.divided and not self.query.session_id,
         )
 
     def refusal(self, ranked: Ranked) -> NoCandidate:

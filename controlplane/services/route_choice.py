@@ -7,7 +7,13 @@ from secrets import randbelow
 from weakref import WeakKeyDictionary
 
 from controlplane.domain.agents import Agent, AgentStatus, InstanceState
-from controlplane.domain.route_rules import heaviest, nth_bucket, share_at, weight_of
+from controlplane.domain.route_rules import (
+    heaviest,
+    nth_bucket,
+    share_at,
+    weight_of,
+    whole_share,
+)
 from controlplane.domain.routes import WHOLE_BP, Route, SessionPin, bucket, pin_key
 from controlplane.services.read_model import NamespaceView
 from controlplane.services.work_view import WorkView
@@ -88,14 +94,8 @@ def bucket_of(view: NamespaceView, route: Route, unit: str) -> int:
 
 
 def _choice(view: NamespaceView, route: Route, session_id: str, number: int) -> RouteChoice:
-    agent_id, rule = share_at(route.shares, number).agent_id, RouteRule.WEIGHT
-    pin = view.work.pins.get(pin_key(route.name, session_id)) if session_id else None
-    if pin is not None and pin_holds(view, pin):
-        agent_id, rule = pin.agent_id, RouteRule.PIN
-    if not takes_work(view, agent_id):
-        other = heaviest(route.shares, lambda one: takes_work(view, one))
-        if other is not None:
-            agent_id, rule = other.agent_id, RouteRule.FALLBACK
+    by_weight = share_at(route.shares, number).agent_id
+    agent_id, rule = _settled(view, route, session_id, by_weight)
     return RouteChoice(
         agent_id=agent_id,
         rule=rule,
@@ -103,6 +103,22 @@ def _choice(view: NamespaceView, route: Route, session_id: str, number: int) -> 
         bucket=number,
         rollout_id=route.rollout_id,
     )
+
+
+def _settled(
+    view: NamespaceView, route: Route, session_id: str, by_weight: str
+) -> tuple[str, RouteRule]:
+    """Return the agent_id that takes a session, by its pin, its weight, or in its stead."""
+    agent_id, rule = by_weight, RouteRule.WEIGHT
+    pins = view.work.pins
+    pin = pins.get(pin_key(route.name, session_id)) if session_id and pins else None
+    if pin is not None and pin_holds(view, pin):
+        agent_id, rule = pin.agent_id, RouteRule.PIN
+    if not takes_work(view, agent_id):
+        other = heaviest(route.shares, lambda one: takes_work(view, one))
+        if other is not None:
+            agent_id, rule = other.agent_id, RouteRule.FALLBACK
+    return agent_id, rule
 
 
 def pin_holds(view: NamespaceView, pin: SessionPin) -> bool:
@@ -148,11 +164,30 @@ class Routed:
         self._unit = session_id or unit
         self._buckets: dict[str, int] = {} if buckets is None else buckets
         self._choices: dict[str, RouteChoice | None] = {}
+        self._leads: dict[str, str] = {}
+        self.divided = False
+        """Whether a route had a say so far that gives something to several versions: with another
+        unit the answer may be another one."""
 
     def __call__(self, agent: Agent) -> bool:
         """Whether the route of the agent's name, if there is one, leads to this version."""
-        choice = self.choice(agent.spec.name)
-        return choice is None or choice.agent_id == agent.agent_id
+        name = agent.spec.name
+        lead = self._leads.get(name)
+        if lead is None:
+            route = self._view.work.routes.get(name)
+            if route is None:
+                return True
+            lead = self._leads[name] = self._lead(route)
+        return lead == agent.agent_id
+
+    def _lead(self, route: Route) -> str:
+        whole = whole_share(route.shares)
+        if whole is None:
+            self.divided = True
+            choice = self._choices[route.name] = self._choice(route)
+            return choice.agent_id
+        # Most routes are what a rollout left behind: they need no hash.
+        return _settled(self._view, route, self._session_id, whole.agent_id)[0]
 
     def choice(self, name: str) -> RouteChoice | None:
         """Return what was chosen for a name; None: it has no route."""
@@ -160,20 +195,16 @@ class Routed:
             return self._choices[name]
         except KeyError:
             pass
-        choice = None
         route = self._view.work.routes.get(name)
-        if route is not None:
-            number = self._buckets.get(name)
-            if number is None:
-                number = self._buckets[name] = bucket_of(self._view, route, self._unit)
-            choice = _choice(self._view, route, self._session_id, number)
+        choice = None if route is None else self._choice(route)
         self._choices[name] = choice
         return choice
 
-    @property
-    def followed_any(self) -> bool:
-        """Whether any route had a say so far."""
-        return bool(self._buckets)
+    def _choice(self, route: Route) -> RouteChoice:
+        number = self._buckets.get(route.name)
+        if number is None:
+            number = self._buckets[route.name] = bucket_of(self._view, route, self._unit)
+        return _choice(self._view, route, self._session_id, number)
 
     def seen_in(self, view: NamespaceView) -> "Routed":
         """Return the same call as of another moment; what was dealt stays dealt."""

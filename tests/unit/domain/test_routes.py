@@ -15,6 +15,7 @@ from controlplane.domain.route_rules import (
     share_at,
     validate_shares,
     weight_of,
+    whole_share,
 )
 from controlplane.domain.routes import WHOLE_BP, Route, Share, bucket, pin_key
 
@@ -126,6 +127,11 @@ def test_a_version_with_no_share_is_no_fallback():
     shares = shares_of(0, WHOLE_BP)
 
     assert heaviest(shares, lambda agent_id: agent_id == "agt-0") is None
+
+
+def test_one_share_may_be_all_there_is():
+    assert whole_share(shares_of(0, WHOLE_BP, 0)).agent_id == "agt-1"
+    assert whole_share(shares_of(1, WHOLE_BP - 1)) is None
 
 
 def test_a_version_outside_of_the_route_has_no_weight():

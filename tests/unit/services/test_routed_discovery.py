@@ -302,6 +302,17 @@ async def test_lists_without_a_session_differ_and_say_so(replica, discovery):
     assert not (await discovery.discover(NS, unrelated, page_size=9, route=True)).dealt
 
 
+async def test_a_route_that_leads_to_one_version_leaves_nothing_to_deal(replica, discovery):
+    two_versions(replica)
+    set_route(replica, WHOLE_BP)
+
+    best = await best_of(discovery)
+    page = await discovery.discover(NS, AgentFilter(), page_size=9, route=True)
+
+    assert (best.entry.agent.agent_id, best.dealt) == ("writer-2", False)
+    assert (page.entries[0].agent.agent_id, page.dealt) == ("writer-2", False)
+
+
 async def test_a_list_that_began_with_a_route_ends_without_one(replica, discovery):
     for name in ("a", "b"):
         two_versions(replica, name)
