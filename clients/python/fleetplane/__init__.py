@@ -5,7 +5,7 @@ of the control plane. `Catalogue` is a watched copy of the registry. All of them
 `FleetError`.
 """
 
-from fleetplane._agent import Agent, FailMode
+from fleetplane._agent import Agent
 from fleetplane._catalogue import Catalogue
 from fleetplane._channel import ChannelConfig, RetryPolicy, TlsConfig
 from fleetplane._client import FleetClient
@@ -56,9 +56,11 @@ from fleetplane._exceptions import (
 from fleetplane._following import RolloutWatch, TaskWatch
 from fleetplane._policies import Evaluation, PolicyFields
 from fleetplane._presence import AgentState
+from fleetplane._rights import FailMode
 from fleetplane._rollout_plan import RolloutAnalysis, RolloutPlan, RolloutStep
 from fleetplane._session import FleetSession
 from fleetplane._spec import AgentSpec, FilterFields, InstanceSpec, Registration, SpecFields
+from fleetplane._task_context import TaskContext, TaskHandler, TaskRejected
 from fleetplane._task_spec import Data, TaskFields, TaskSubmission
 from fleetplane._values import from_struct, to_struct
 from fleetplane._version import __version__
@@ -138,9 +140,12 @@ __all__ = [
     "StopOutcome",
     "Task",
     "TaskCancelled",
+    "TaskContext",
     "TaskFailed",
     "TaskFields",
+    "TaskHandler",
     "TaskReason",
+    "TaskRejected",
     "TaskState",
     "TaskSubmission",
     "TaskWatch",

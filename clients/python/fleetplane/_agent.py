@@ -1,67 +1,63 @@
 """An agent: registered, alive, configured and within its rights, for as long as it runs."""
 
 import asyncio
-import enum
-import functools
 import signal
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack
+from typing import Final, ParamSpec, Self, TypeVar, Unpack, overload
 
 from fleetplane._applying import ConfigApplier, ConfigHandler
 from fleetplane._channel import DEFAULT_TARGET, ChannelConfig
 from fleetplane._client import FleetClient
 from fleetplane._config import EffectiveConfig, Scope
-from fleetplane._enums import ExplainLevel, PolicyAction
-from fleetplane._exceptions import (
-    ApprovalRequired,
-    DeadlineExceeded,
-    FleetError,
-    PolicyDenied,
-    Unavailable,
-)
+from fleetplane._exceptions import DeadlineExceeded, FleetError
+from fleetplane._leaving import STOP_SIGNALS, drain_instance, wait_for_stop
 from fleetplane._presence import AgentState, Presence, StateListener
+from fleetplane._rights import Rights
 from fleetplane._session import FleetSession
 from fleetplane._sharing import borrow_client, return_client
 from fleetplane._spec import AgentSpec, InstanceSpec, Registration, SpecFields
-from fleetplane._values import JsonValue
-from fleetplane._work import Task, WorkMeter
-from fleetplane.v1 import policy_service_pb2
+from fleetplane._task_context import TaskHandler, TaskHandlers
+from fleetplane._task_runs import CallOff
+from fleetplane._task_worker import TaskWorker
+from fleetplane._work import Task, WorkMeter, tracked
 
 Arguments = ParamSpec("Arguments")
 Outcome = TypeVar("Outcome")
+Handler = TypeVar("Handler", bound=TaskHandler)
 
 START_TIMEOUT: Final = 60.0
 """Seconds an agent waits at its start for a plane that is away."""
 
 STOP_TIMEOUT: Final = 5.0
-"""Seconds an agent spends on its goodbye."""
+"""Seconds an agent waits for each answer of the plane while it leaves."""
+
+DRAIN_TIMEOUT: Final = 60.0
+"""Seconds the tasks of an agent may take to finish when it leaves."""
 
 
-class FailMode(enum.StrEnum):
-    """What a question to the policies is answered with while nobody can answer it."""
-
-    RAISE = "raise"
-    """Raise `Unavailable` or `DeadlineExceeded`: the caller decides."""
-    ALLOW = "allow"
-    """Permit the action (fail open)."""
-    DENY = "deny"
-    """Refuse the action (fail closed)."""
-
-
-class Agent:
+class Agent(Rights):
     """One instance of an agent. Use it as an asynchronous context manager.
 
     Entering registers it and waits until the plane has counted its first beat and its first
     configuration has been tried. From then on it beats, follows its configuration, comes back by
-    itself after any interruption, and keeps the last configuration that worked. Leaving says
-    goodbye. All agents of one client, or of one target and namespace, share one heartbeat stream
-    and one configuration watch.
+    itself after any interruption, and keeps the last configuration that worked. All agents of one
+    client, or of one target and namespace, share one heartbeat stream and one configuration watch.
 
-        async with Agent("summarizer", "2.1.0", capabilities=["summarize"]) as agent:
-            with agent.task():
-                ...
+    With handlers it takes the tasks of the plane, at most `max_concurrency` at the same time, while
+    it is active. Leaving the block takes no new task, lets those that run finish, gives back what
+    is left after `drain_timeout` seconds, and says goodbye; an exception that leaves the block
+    gives everything back at once.
+
+        agent = Agent("summarizer", "2.1.0", capabilities=["summarize"], max_concurrency=4)
+
+        @agent.task("summarize")
+        async def summarize(task: TaskContext) -> str:
+            return task.payload.decode()[:40]
+
+        async with agent:
+            await agent.run_until_stopped()
 
     Args:
         name: name of the agent, shared by its versions.
@@ -76,7 +72,8 @@ class Agent:
         on_config: makes a configuration effective, or raises to refuse it; may be asynchronous.
         on_state: called with every new state and what the plane said about it.
         start_timeout: seconds to wait at the start, for a plane that is away too.
-        stop_timeout: seconds to spend on the goodbye.
+        stop_timeout: seconds to wait for each answer of the plane while it leaves.
+        drain_timeout: seconds its tasks may take to finish when it leaves.
         **spec: the other fields of `AgentSpec`, such as `capabilities` and `tags`.
     """
 
@@ -96,6 +93,7 @@ class Agent:
         on_state: StateListener | None = None,
         start_timeout: float = START_TIMEOUT,
         stop_timeout: float = STOP_TIMEOUT,
+        drain_timeout: float = DRAIN_TIMEOUT,
         **spec: Unpack[SpecFields],
     ) -> None:
         self._spec = AgentSpec(name=name, version=version, **spec)
@@ -111,12 +109,16 @@ class Agent:
         self._on_state = on_state
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
-        self._meter = WorkMeter()
+        self._drain_timeout = drain_timeout
+        self._meter = WorkMeter(idle=self._idle)
+        self._handlers = TaskHandlers(self._listen)
+        self._worker: TaskWorker | None = None
         self._applier = ConfigApplier(on_config, self._nudge)
         self._client: FleetClient | None = None
         self._session: FleetSession | None = None
         self._presence: Presence | None = None
         self._scope: Scope | None = None
+        self._hurry = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         """Start; see the class.
@@ -134,7 +136,18 @@ class Agent:
             self._registration,
             meter=self._meter,
             config=self._applier,
-            on_state=self._on_state,
+            on_state=self._state_changed,
+            on_stop=self._call_off,
+        )
+        self._worker = TaskWorker(
+            self._client.connection,
+            self._client.namespace,
+            self.instance_id,
+            generation=lambda: self.generation,
+            handlers=self._handlers,
+            meter=self._meter,
+            slots=max(1, self._spec.max_concurrency),
+            nudge=self._nudge,
         )
         try:
             async with asyncio.timeout(self._start_timeout):
@@ -163,10 +176,40 @@ class Agent:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        try:
+            if self._handlers:
+                await self.drain(self._drain_timeout if kind is None else 0.0)
+        finally:
+            await self.aclose()
+
+    async def drain(self, within: float | None = None) -> None:
+        """Take no new task, let those that run finish, give back the rest with its checkpoints.
+
+        The plane is told, so that it assigns nothing any more; at the deadline it decides by the
+        `on_drain` of each task.
+
+        Args:
+            within: seconds the tasks may take; None: the agent's `drain_timeout`; 0: not at all.
+        """
+        client, presence, worker = self._client, self._presence, self._worker
+        if client is None or presence is None or worker is None:
+            return
+        if worker.refusing and not worker.busy:
+            return
+        await drain_instance(
+            client,
+            presence,
+            worker,
+            within=self._drain_timeout if within is None else within,
+            answer=self._stop_timeout,
+            hurry=self._hurry,
+        )
 
     async def aclose(self) -> None:
-        """Say goodbye and end everything that runs for this agent; idempotent."""
+        """Say goodbye and end everything that runs for this agent; idempotent.
+
+        Tasks that still run are cancelled and lost to others; `drain` first to spare them.
+        """
         client, self._client = self._client, None
         if client is None or self._presence is None or self._session is None:
             return
@@ -174,14 +217,45 @@ class Agent:
             if self._scope is not None:
                 self._session.configs.unsubscribe(self._scope, self._applier.offer)
             await self._applier.aclose()
+            if self._worker is not None:
+                await self._worker.aclose()
             await self._presence.stop(self._stop_timeout)
         finally:
             if client is not self._given:
                 await return_client(client)
 
+    def _state_changed(self, state: AgentState, detail: str) -> None:
+        if self._worker is not None:
+            self._worker.state_changed(state)
+        if self._on_state is not None:
+            self._on_state(state, detail)
+
+    def _listen(self) -> None:
+        if self._worker is not None:
+            self._worker.listen()
+
+    def _call_off(self) -> None:
+        if self._worker is not None:
+            self._worker.call_off(CallOff.LOST)
+
+    def _idle(self) -> None:
+        if self._presence is not None:
+            self._presence.idle()
+
     def _nudge(self) -> None:
         if self._presence is not None:
             self._presence.nudge()
+
+    @property
+    def client(self) -> FleetClient:
+        """The client this agent uses.
+
+        Raises:
+            RuntimeError: the agent is not running.
+        """
+        if self._client is None:
+            raise RuntimeError(_NOT_RUNNING)
+        return self._client
 
     @property
     def spec(self) -> AgentSpec:
@@ -248,135 +322,78 @@ class Agent:
         """What is counted about the agent's work."""
         return self._meter
 
-    def task(self) -> Task:
-        """Return a context manager around one piece of work: counted, timed, reported."""
-        return Task(self._meter)
+    @overload
+    def task(self) -> Task: ...
+    @overload
+    def task(self, kind: str) -> Callable[[Handler], Handler]: ...
+    @overload
+    def task(self, kind: Handler) -> Handler: ...
+    def task(
+        self, kind: str | Handler | None = None
+    ) -> Task | Callable[[Handler], Handler] | Handler:
+        """Decorate a function that takes tasks, or return a context manager around own work.
+
+        `@agent.task("summarize")` registers the handler of one kind, `@agent.task` that of every
+        kind that has none. It gets a `TaskContext` and returns the result: bytes, text, None, or
+        anything that JSON can say. `TaskRejected` fails the task for good; any other exception
+        fails the attempt, and the task is tried again while attempts are left. A coroutine function
+        is cancelled when its attempt is called off; a plain function runs in a thread and has to
+        look at `TaskContext.cancelled`. Handlers may be registered before or while the agent runs.
+
+        `with agent.task():` counts, times and reports one piece of work that the plane did not
+        assign.
+
+        Raises:
+            ValueError: the kind has a handler already.
+        """
+        if kind is None:
+            return Task(self._meter)
+        if not isinstance(kind, str):
+            self._handlers.add(None, kind)
+            return kind
+        wanted = kind
+
+        def register(handler: Handler) -> Handler:
+            self._handlers.add(wanted, handler)
+            return handler
+
+        return register
 
     def track(
         self, function: Callable[Arguments, Awaitable[Outcome]]
     ) -> Callable[Arguments, Awaitable[Outcome]]:
         """Decorate a coroutine function so that each call counts as one task."""
-
-        @functools.wraps(function)
-        async def tracked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Outcome:
-            with Task(self._meter):
-                return await function(*args, **kwargs)
-
-        return tracked
-
-    async def check(
-        self,
-        action: str,
-        /,
-        *,
-        tool: str = "",
-        claims: Mapping[str, JsonValue] | None = None,
-        explain: ExplainLevel = ExplainLevel.NONE,
-        on_unavailable: FailMode = FailMode.RAISE,
-        timeout: float | None = None,
-        **context: JsonValue,
-    ) -> policy_service_pb2.PolicyDecision:
-        """Ask the policies whether this agent may do something.
-
-        Args:
-            action: what it wants to do, such as `database_write`.
-            tool: with which tool, optional.
-            claims: claims about the action whose names are no identifiers, or are taken here.
-            explain: how much the decision explains.
-            on_unavailable: the answer while nobody can answer.
-            timeout: deadline in seconds; None: the channel's default.
-            **context: claims about the action, such as `environment="production"`.
-
-        Raises:
-            FleetError: the question was refused, or nobody answered and the mode is RAISE.
-            RuntimeError: the agent is not running.
-        """
-        if self._client is None:
-            raise RuntimeError("the agent is not running: use it within `async with Agent(...)`")
-        merged: dict[str, Any] = {**claims, **context} if claims else context
-        try:
-            return await self._client.evaluate_policy(
-                self.agent_id, action, tool=tool, context=merged, explain=explain, timeout=timeout
-            )
-        except (Unavailable, DeadlineExceeded) as error:
-            if on_unavailable is FailMode.RAISE:
-                raise
-            return _substitute(on_unavailable, error)
-
-    async def require(
-        self,
-        action: str,
-        /,
-        *,
-        tool: str = "",
-        claims: Mapping[str, JsonValue] | None = None,
-        on_unavailable: FailMode = FailMode.RAISE,
-        timeout: float | None = None,
-        **context: JsonValue,
-    ) -> policy_service_pb2.PolicyDecision:
-        """Return the decision if the policies permit an action, raise otherwise; see `check`.
-
-        Raises:
-            PolicyDenied: the policies refuse it.
-            ApprovalRequired: somebody must approve it first.
-            FleetError: the question was refused, or nobody answered and the mode is RAISE.
-        """
-        decision = await self.check(
-            action,
-            tool=tool,
-            claims=claims,
-            on_unavailable=on_unavailable,
-            timeout=timeout,
-            **context,
-        )
-        verdict = PolicyAction(decision.action)
-        if verdict is PolicyAction.REQUIRE_APPROVAL:
-            raise ApprovalRequired(decision)
-        if not verdict.permits:
-            raise PolicyDenied(decision)
-        return decision
+        return tracked(self._meter, function)
 
     async def wait_ended(self) -> AgentState:
         """Wait until the agent must not go on (fenced, gone, refused, stopped); return why."""
         if self._presence is None:
-            raise RuntimeError("the agent is not running: use it within `async with Agent(...)`")
+            raise RuntimeError(_NOT_RUNNING)
         await self._presence.ended()
         return self._presence.state
 
     async def run_until_signal(self, *signals: signal.Signals) -> signal.Signals | AgentState:
         """Wait for SIGTERM or SIGINT (or the given signals), or for the end of the agent.
 
-        The handlers are in place only while this waits. Unix only.
+        The handlers are in place only while this waits, and on the main thread. Unix only.
 
         Returns:
             The signal that came, or the final state.
         """
-        loop = asyncio.get_running_loop()
-        came: asyncio.Future[signal.Signals] = loop.create_future()
-        ended = loop.create_task(self.wait_ended(), name="fleetplane-wait-ended")
-        wanted = signals or (signal.SIGTERM, signal.SIGINT)
+        return await wait_for_stop(self.wait_ended(), signals or STOP_SIGNALS)
 
-        def note(number: signal.Signals) -> None:
-            if not came.done():
-                came.set_result(number)
+    async def run_until_stopped(self, *signals: signal.Signals) -> signal.Signals | AgentState:
+        """Work until SIGTERM or SIGINT (or the given signals) asks to stop, then `drain`.
 
-        for number in wanted:
-            loop.add_signal_handler(number, note, number)
-        try:
-            await asyncio.wait((came, ended), return_when=asyncio.FIRST_COMPLETED)
-            return came.result() if came.done() else ended.result()
-        finally:
-            for number in wanted:
-                loop.remove_signal_handler(number)
-            came.cancel()
-            ended.cancel()
-            await asyncio.gather(ended, return_exceptions=True)
+        A second signal gives back at once what still runs. Returns without a signal when the agent
+        has ended: fenced, gone, refused or stopped.
+
+        Returns:
+            The signal that came, or the final state.
+        """
+        return await wait_for_stop(
+            self.wait_ended(), signals or STOP_SIGNALS, drain=self.drain, hurry=self._hurry
+        )
 
 
-def _substitute(mode: FailMode, error: FleetError) -> policy_service_pb2.PolicyDecision:
-    """Make the decision that stands in for the one nobody could make."""
-    action = PolicyAction.ALLOW if mode is FailMode.ALLOW else PolicyAction.DENY
-    return policy_service_pb2.PolicyDecision(
-        action=policy_service_pb2.PolicyAction.ValueType(action),
-        message=f"the plane could not be asked ({error.message}); fail mode {mode}",
-    )
+_NOT_RUNNING: Final = "the agent is not running: use it within `async with Agent(...)`"

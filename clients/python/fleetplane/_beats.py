@@ -9,7 +9,7 @@ opened again after a random, growing wait.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Protocol
@@ -259,17 +259,24 @@ class HeartbeatHub:
         if ttl:
             self._patience = ttl / 2
         self._plan(now, full_round=sent is not None and sent.full_round)
+        outcomes = {one.instance_id: one.outcome for one in response.results}
         if sent is not None:
             self._backoff.reset(after=now - self._opened_at)
-            outcomes = {one.instance_id: one.outcome for one in response.results}
+            held_back = {one.instance_id for one in response.commands if one.kind in _HOLDS_BACK}
             for member in sent.members:
-                outcome = outcomes.get(member.instance_id)
+                name = member.instance_id
+                outcome = outcomes.get(name)
                 if outcome is None or outcome in _COUNTED:
-                    member.heard(now, ttl, remarked=outcome is not None)
+                    member.heard(now, ttl, remarked=outcome is not None or name in held_back)
         for result in response.results:
             if target := self._members.get(result.instance_id):
                 target.answered(result)
-        for command in response.commands:
+        self._pass_on(response.commands, refused=outcomes)
+
+    def _pass_on(self, commands: Iterable[pb.Command], *, refused: Container[str]) -> None:
+        for command in commands:
+            if command.kind == pb.Command.KIND_DRAIN and command.instance_id in refused:
+                continue  # it takes no work anyway, for the reason that the outcome names
             if target := self._members.get(command.instance_id):
                 target.commanded(command)
 
@@ -290,6 +297,9 @@ _COUNTED: Final = frozenset(
     }
 )
 """Outcomes of beats that count as signs of life."""
+
+_HOLDS_BACK: Final = frozenset({pb.Command.KIND_DRAIN, pb.Command.KIND_STOP})
+"""Commands that say of a counted beat that the instance takes no work all the same."""
 
 
 def _parts(members: tuple[Beating, ...]) -> Iterator[tuple[Beating, ...]]:

@@ -32,7 +32,7 @@ class AgentState(enum.StrEnum):
     ACTIVE = "active"
     """The plane counts its beats and it may take work."""
     INACTIVE = "inactive"
-    """An operator deactivated it: it goes on beating and takes no work."""
+    """An operator deactivated or stopped it: it goes on beating and takes no work."""
     NOT_ACTIVATED = "not_activated"
     """It waits for its activation: it goes on beating and takes no work."""
     DRAINING = "draining"
@@ -44,7 +44,7 @@ class AgentState(enum.StrEnum):
     REFUSED = "refused"
     """The plane refuses to register it again; `Agent.error` says why. Final."""
     STOPPED = "stopped"
-    """It was told to stop. Final."""
+    """It was told to stop for good. Final. After an emergency stop it is INACTIVE instead."""
     CLOSED = "closed"
     """It said goodbye. Final."""
 
@@ -52,6 +52,11 @@ class AgentState(enum.StrEnum):
     def final(self) -> bool:
         """Whether nothing follows this state."""
         return self in _FINAL
+
+    @property
+    def works(self) -> bool:
+        """Whether work may be in flight: ACTIVE or DRAINING."""
+        return self in {AgentState.ACTIVE, AgentState.DRAINING}
 
 
 _FINAL: Final = frozenset(
@@ -84,6 +89,7 @@ class Presence:
         meter: counters to report.
         config: outcome of configurations to report.
         on_state: called with every new state.
+        on_stop: called when all work must be called off at once, by an emergency stop.
     """
 
     def __init__(
@@ -93,7 +99,8 @@ class Presence:
         *,
         meter: WorkMeter,
         config: ConfigApplier,
-        on_state: StateListener | None,
+        on_state: StateListener | None = None,
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
         if registration.instance is None:
             raise ValueError("a presence needs an instance")
@@ -103,6 +110,10 @@ class Presence:
         self._meter = meter
         self._config = config
         self._on_state = on_state
+        self._on_stop = on_stop
+        self._stop_id = ""
+        self._stop_told = False
+        self._retiring = False
         self._loop = asyncio.get_running_loop()
         self._state = AgentState.NEW
         self._seq = 0
@@ -168,6 +179,17 @@ class Presence:
         """Beat now: there is something to tell."""
         self._session.beats.nudge(self)
 
+    def retire(self, detail: str) -> None:
+        """Take no new work any more: this process is about to leave."""
+        self._retiring = True
+        if self._state is AgentState.ACTIVE:
+            self._enter(AgentState.DRAINING, detail)
+
+    def idle(self) -> None:
+        """Note that nothing is in flight any more: an emergency stop can be acknowledged."""
+        if self._stop_id:
+            self.nudge()
+
     async def stop(self, deadline: float) -> None:
         """Say goodbye, for at most `deadline` seconds, and end; idempotent."""
         task, self._task = self._task, None
@@ -198,6 +220,9 @@ class Presence:
         if outcome is not None and (everything or outcome is not self._told):
             beat.config.CopyFrom(outcome)
             self._told = outcome
+        if self._stop_id and not self._meter.in_flight:
+            beat.acknowledged_stop = self._stop_id
+            self._stop_told = True
         if self._leaving:
             beat.goodbye = True
 
@@ -205,8 +230,9 @@ class Presence:
         """Note that a beat was counted; `remarked`: with a result that says what state it is in."""
         self._heard_at = at
         self._ttl = ttl
-        if not remarked and self._state not in {AgentState.ACTIVE, AgentState.DRAINING}:
-            self._enter(AgentState.ACTIVE)
+        if not remarked and not self._state.works and (self._stop_told or not self._stop_id):
+            self._stop_id = ""  # acknowledged, and active again by an operator
+            self._enter(AgentState.DRAINING if self._retiring else AgentState.ACTIVE)
         self._counted.set()
         if self._leaving and not self._ended.is_set():
             # Only REMOVED answers a goodbye: the store was away, or this answered an earlier beat.
@@ -231,12 +257,28 @@ class Presence:
         match command.kind:
             case pb.Command.KIND_DRAIN:
                 self._enter(AgentState.DRAINING, command.reason)
+            case pb.Command.KIND_RESUME:
+                if self._state is AgentState.DRAINING and not self._retiring:
+                    self._enter(AgentState.ACTIVE, command.reason)
             case pb.Command.KIND_REGISTER:
                 self._register_again(command.reason)
+            case pb.Command.KIND_STOP if command.stop_id:
+                self._stop_now(command)
             case pb.Command.KIND_STOP:
                 self._enter(AgentState.STOPPED, command.reason)
             case _:
                 _log.info("command %d is not for this SDK: %s", command.kind, command.reason)
+
+    def _stop_now(self, command: pb.Command) -> None:
+        """Call off all work; the beat that follows the end of the last piece acknowledges."""
+        self._enter(AgentState.INACTIVE, command.reason)
+        if command.stop_id == self._stop_id:
+            return  # the plane repeats it until it has the acknowledgement
+        self._stop_id, self._stop_told = command.stop_id, False
+        if self._on_stop is not None:
+            self._on_stop()
+        if not self._meter.in_flight:
+            self.nudge()
 
     def _enter(self, state: AgentState, detail: str = "") -> None:
         if state is self._state or self._state.final:

@@ -250,10 +250,10 @@ class TaskCalls(Connected):
             raise DeadlineExceeded(f"task {task_id} did not end within {wait:g} s") from error
         match TaskState(task.state):
             case TaskState.SUCCEEDED:
-                seen = await self.get_task(
+                answer = await self.get_task(
                     task_id, include_data=True, min_revision=task.revision, timeout=timeout
                 )
-                return seen.result
+                return answer.result
             case TaskState.CANCELLED:
                 raise TaskCancelled(task)
             case _:

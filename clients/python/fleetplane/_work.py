@@ -1,10 +1,15 @@
 """What an agent counts about its work."""
 
+import functools
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, ParamSpec, Self, TypeVar
 
 from fleetplane.v1 import registry_service_pb2 as pb
+
+Arguments = ParamSpec("Arguments")
+Outcome = TypeVar("Outcome")
 
 SMOOTHING: Final = 0.2
 """Weight of the newest task in the smoothed latency: about the last ten tasks count."""
@@ -13,9 +18,18 @@ SMOOTHING: Final = 0.2
 class WorkMeter:
     """Counters of one instance since its process started; reported with every beat."""
 
-    __slots__ = ("_judged", "_progress", "completed", "failed", "in_flight", "latency_ms")
+    __slots__ = (
+        "_idle",
+        "_judged",
+        "_progress",
+        "completed",
+        "failed",
+        "in_flight",
+        "latency_ms",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, idle: Callable[[], None] | None = None) -> None:
+        """Start at zero; `idle` is called whenever the last task in flight has ended."""
         self.in_flight = 0
         """Tasks being worked on."""
         self.completed = 0
@@ -26,6 +40,7 @@ class WorkMeter:
         """Smoothed task latency in milliseconds; 0 before the first."""
         self._progress = 0
         self._judged = False
+        self._idle = idle
 
     def progress(self) -> None:
         """Note that work advances.
@@ -35,6 +50,20 @@ class WorkMeter:
         """
         self._judged = True
         self._progress += 1
+
+    def advanced(self) -> None:
+        """Note that work advances, without asking to be judged by it as `progress` does."""
+        self._progress += 1
+
+    def begin(self) -> None:
+        """Count a task that begins."""
+        self.in_flight += 1
+
+    def end(self) -> None:
+        """Count a task that is not in flight any more, however it ended."""
+        self.in_flight -= 1
+        if self.in_flight == 0 and self._idle is not None:
+            self._idle()
 
     def finish(self, seconds: float, *, failed: bool) -> None:
         """Count a task that ended."""
@@ -72,7 +101,7 @@ class Task:
         self._started = 0.0
 
     def __enter__(self) -> Self:
-        self._meter.in_flight += 1
+        self._meter.begin()
         self._started = time.perf_counter()
         return self
 
@@ -82,10 +111,23 @@ class Task:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._meter.in_flight -= 1
         if error is None or isinstance(error, Exception):
             self._meter.finish(time.perf_counter() - self._started, failed=error is not None)
+        self._meter.end()
 
     def progress(self) -> None:
         """Note that this work advances; see `WorkMeter.progress`."""
         self._meter.progress()
+
+
+def tracked(
+    meter: WorkMeter, function: Callable[Arguments, Awaitable[Outcome]]
+) -> Callable[Arguments, Awaitable[Outcome]]:
+    """Wrap a coroutine function so that each call counts as one task."""
+
+    @functools.wraps(function)
+    async def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Outcome:
+        with Task(meter):
+            return await function(*args, **kwargs)
+
+    return call
