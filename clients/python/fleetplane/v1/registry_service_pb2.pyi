@@ -54,7 +54,7 @@ class _RejectionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rejec
     REJECTION_REASON_STALLED: _RejectionReason.ValueType  # 10
     """Every live instance is stalled."""
     REJECTION_REASON_DRAINING: _RejectionReason.ValueType  # 11
-    """It takes no new work: a drain is under way or done."""
+    """It, or every live instance of it, takes no new work: a drain is under way or done."""
     REJECTION_REASON_ROUTE: _RejectionReason.ValueType  # 12
     """The route sends this session to another version."""
 
@@ -84,7 +84,7 @@ REJECTION_REASON_CAPACITY: RejectionReason.ValueType  # 9
 REJECTION_REASON_STALLED: RejectionReason.ValueType  # 10
 """Every live instance is stalled."""
 REJECTION_REASON_DRAINING: RejectionReason.ValueType  # 11
-"""It takes no new work: a drain is under way or done."""
+"""It, or every live instance of it, takes no new work: a drain is under way or done."""
 REJECTION_REASON_ROUTE: RejectionReason.ValueType  # 12
 """The route sends this session to another version."""
 Global___RejectionReason: _TypeAlias = RejectionReason  # noqa: Y015
@@ -664,7 +664,9 @@ class DiscoverRequest(_message.Message):
     to.
     """
     session_id: _builtins.str
-    """With `route`: the session. Empty: each call is dealt out anew. At most 256 bytes."""
+    """With `route`: the session. Empty: each list is dealt out anew, and all its pages alike. At most
+    256 bytes.
+    """
     include_draining: _builtins.bool
     """Return draining agents too. They take no new work."""
     @_builtins.property
@@ -704,7 +706,7 @@ class DiscoverResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     total_size: _builtins.int
-    """How many agents match in all."""
+    """How many agents match in all; with `route` without those that it leads away from."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Agent]:
         """Ordered by agent_id."""
@@ -759,7 +761,7 @@ class FindBestAgentRequest(_message.Message):
     """
     session_id: _builtins.str
     """Chooses the version where the agent has a route, and breaks ties, the same way for the same
-    session. Empty: dealt out anew with every call. At most 256 bytes.
+    session. Empty: the version is dealt out anew with every call, evenly. At most 256 bytes.
     """
     max_explained: _builtins.int
     """Candidates, and rejections, to report besides the winner, 0-100; default 10."""
@@ -822,7 +824,7 @@ class ScoredCandidate(_message.Message):
     speed_weight: _builtins.float
     """Weight that `speed` had."""
     in_flight: _builtins.int
-    """Tasks in flight over its live instances."""
+    """Tasks in flight over its live instances: leases, and work that they report beyond these."""
     measured: _builtins.bool
     """True if `speed` comes from measured latency and not from the declared timeout."""
     def __init__(
@@ -963,9 +965,11 @@ class RouteDecision(_message.Message):
         RULE_WEIGHT: RouteDecision._Rule.ValueType  # 1
         """By its share."""
         RULE_PIN: RouteDecision._Rule.ValueType  # 2
-        """The session's first task was accepted by this version."""
+        """The session is pinned to this version: it accepted a task of it."""
         RULE_FALLBACK: RouteDecision._Rule.ValueType  # 3
-        """The version it belongs to has no fresh instance; another one of the route takes it."""
+        """The version it belongs to takes no work now: it is not ACTIVE, drains, or has no fresh
+        instance. Of the versions that do, the one with the largest share takes it.
+        """
 
     class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
         """The rule that decided."""
@@ -975,9 +979,11 @@ class RouteDecision(_message.Message):
     RULE_WEIGHT: RouteDecision.Rule.ValueType  # 1
     """By its share."""
     RULE_PIN: RouteDecision.Rule.ValueType  # 2
-    """The session's first task was accepted by this version."""
+    """The session is pinned to this version: it accepted a task of it."""
     RULE_FALLBACK: RouteDecision.Rule.ValueType  # 3
-    """The version it belongs to has no fresh instance; another one of the route takes it."""
+    """The version it belongs to takes no work now: it is not ACTIVE, drains, or has no fresh
+    instance. Of the versions that do, the one with the largest share takes it.
+    """
 
     RULE_FIELD_NUMBER: _builtins.int
     WEIGHT_BP_FIELD_NUMBER: _builtins.int
@@ -988,7 +994,9 @@ class RouteDecision(_message.Message):
     weight_bp: _builtins.int
     """Share of the chosen version in basis points."""
     bucket: _builtins.int
-    """Bucket of the session, 0-9,999."""
+    """Bucket of the session, or of this call if there is none, 0-9,999. Versions have ranges of
+    buckets, in the order of the route.
+    """
     rollout_id: _builtins.str
     """The rollout that owns the route; empty: nobody does."""
     def __init__(

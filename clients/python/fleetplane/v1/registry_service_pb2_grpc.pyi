@@ -76,16 +76,19 @@ class RegistryServiceStub:
     """
     Discover: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DiscoverRequest, _registry_service_pb2.DiscoverResponse]
     """Finds agents that have all capabilities and match all tags. Orchestrators call it. Answered from
-    memory. The default is ACTIVE agents only. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
+    memory. The default is ACTIVE agents that do not drain. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
     """
     FindBestAgent: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.FindBestAgentRequest, _registry_service_pb2.FindBestAgentResponse]
     """Picks the best agent for a job and says why. Orchestrators call it.
 
     Score = 0.5 * capability_match + (0.5 - w) * concurrency + w * speed, with w = 0.3 when low
-    latency is preferred, else 0.1. `concurrency` is the free share of all live instances,
-    1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured, then
-    1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least loaded,
-    then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+    latency is preferred, else 0.1. `concurrency` is the free share of all live instances that do not
+    drain, 1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured,
+    then 1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least
+    loaded, then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+
+    Draining agents are no candidates. Of an agent name that has a route only the version that the
+    session goes to is one, even if it has no free slot and another version has.
 
     If more than 500 agents match the filter, some of them are ranked: a share that belongs to the
     session, at most about 500 and, with a task_description, half of them those with the best text
@@ -177,16 +180,19 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """
     Discover: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DiscoverRequest, _registry_service_pb2.DiscoverResponse]  # type: ignore[assignment]
     """Finds agents that have all capabilities and match all tags. Orchestrators call it. Answered from
-    memory. The default is ACTIVE agents only. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
+    memory. The default is ACTIVE agents that do not drain. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
     """
     FindBestAgent: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.FindBestAgentRequest, _registry_service_pb2.FindBestAgentResponse]  # type: ignore[assignment]
     """Picks the best agent for a job and says why. Orchestrators call it.
 
     Score = 0.5 * capability_match + (0.5 - w) * concurrency + w * speed, with w = 0.3 when low
-    latency is preferred, else 0.1. `concurrency` is the free share of all live instances,
-    1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured, then
-    1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least loaded,
-    then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+    latency is preferred, else 0.1. `concurrency` is the free share of all live instances that do not
+    drain, 1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured,
+    then 1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least
+    loaded, then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+
+    Draining agents are no candidates. Of an agent name that has a route only the version that the
+    session goes to is one, even if it has no free slot and another version has.
 
     If more than 500 agents match the filter, some of them are ranked: a share that belongs to the
     session, at most about 500 and, with a task_description, half of them those with the best text
@@ -317,7 +323,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.DiscoverResponse, _abc.Awaitable[_registry_service_pb2.DiscoverResponse]]:
         """Finds agents that have all capabilities and match all tags. Orchestrators call it. Answered from
-        memory. The default is ACTIVE agents only. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
+        memory. The default is ACTIVE agents that do not drain. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
         """
 
     @_abc_1.abstractmethod
@@ -329,10 +335,13 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Picks the best agent for a job and says why. Orchestrators call it.
 
         Score = 0.5 * capability_match + (0.5 - w) * concurrency + w * speed, with w = 0.3 when low
-        latency is preferred, else 0.1. `concurrency` is the free share of all live instances,
-        1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured, then
-        1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least loaded,
-        then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+        latency is preferred, else 0.1. `concurrency` is the free share of all live instances that do not
+        drain, 1 - in_flight / max_concurrency. `speed` is 1 / timeout_seconds until latency was measured,
+        then 1 / (1 + latency in seconds) * (1 - error_rate). Ties: the better text match, then least
+        loaded, then hash of session_id. Answers may be up to 100 ms older than the newest load report.
+
+        Draining agents are no candidates. Of an agent name that has a route only the version that the
+        session goes to is one, even if it has no free slot and another version has.
 
         If more than 500 agents match the filter, some of them are ranked: a share that belongs to the
         session, at most about 500 and, with a task_description, half of them those with the best text

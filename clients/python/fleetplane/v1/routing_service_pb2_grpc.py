@@ -32,7 +32,9 @@ class RoutingServiceStub:
     does not name get nothing; a name without a route is not restricted. FindBestAgent, Discover with
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
-    a session whose first task was accepted stays with that version until it is retired.
+    a session whose first task was accepted stays with that version, whatever its share becomes, until
+    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    largest share that has one; a busy one is not.
     """
 
     def __init__(self, channel):
@@ -70,13 +72,16 @@ class RoutingServiceServicer:
     does not name get nothing; a name without a route is not restricted. FindBestAgent, Discover with
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
-    a session whose first task was accepted stays with that version until it is retired.
+    a session whose first task was accepted stays with that version, whatever its share becomes, until
+    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    largest share that has one; a busy one is not.
     """
 
     def SetRoute(self, request, context):
         """Sets the shares of one agent name by hand. With `expected_revision` only if it is unchanged.
-        Errors: INVALID_ARGUMENT/INVALID_FIELD; NOT_FOUND/AGENT_NOT_FOUND for a version that is not
-        registered; FAILED_PRECONDITION/ROLLOUT_ACTIVE while a rollout owns it;
+        Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a version that is decommissioned;
+        NOT_FOUND/AGENT_NOT_FOUND for a version that is not registered;
+        FAILED_PRECONDITION/ROLLOUT_ACTIVE while a rollout of the agent is under way;
         ABORTED/REVISION_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -143,7 +148,9 @@ class RoutingService:
     does not name get nothing; a name without a route is not restricted. FindBestAgent, Discover with
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
-    a session whose first task was accepted stays with that version until it is retired.
+    a session whose first task was accepted stays with that version, whatever its share becomes, until
+    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    largest share that has one; a busy one is not.
     """
 
     @staticmethod

@@ -33,7 +33,9 @@ class RoutingServiceStub:
     does not name get nothing; a name without a route is not restricted. FindBestAgent, Discover with
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
-    a session whose first task was accepted stays with that version until it is retired.
+    a session whose first task was accepted stays with that version, whatever its share becomes, until
+    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    largest share that has one; a busy one is not.
     """
 
     @_typing.overload
@@ -42,8 +44,9 @@ class RoutingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RoutingServiceAsyncStub: ...
     SetRoute: _grpc.UnaryUnaryMultiCallable[_routing_service_pb2.SetRouteRequest, _routing_service_pb2.SetRouteResponse]
     """Sets the shares of one agent name by hand. With `expected_revision` only if it is unchanged.
-    Errors: INVALID_ARGUMENT/INVALID_FIELD; NOT_FOUND/AGENT_NOT_FOUND for a version that is not
-    registered; FAILED_PRECONDITION/ROLLOUT_ACTIVE while a rollout owns it;
+    Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a version that is decommissioned;
+    NOT_FOUND/AGENT_NOT_FOUND for a version that is not registered;
+    FAILED_PRECONDITION/ROLLOUT_ACTIVE while a rollout of the agent is under way;
     ABORTED/REVISION_CONFLICT.
     """
     GetRoute: _grpc.UnaryUnaryMultiCallable[_routing_service_pb2.GetRouteRequest, _routing_service_pb2.GetRouteResponse]
@@ -63,14 +66,17 @@ class RoutingServiceAsyncStub(RoutingServiceStub):
     does not name get nothing; a name without a route is not restricted. FindBestAgent, Discover with
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
-    a session whose first task was accepted stays with that version until it is retired.
+    a session whose first task was accepted stays with that version, whatever its share becomes, until
+    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    largest share that has one; a busy one is not.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetRoute: _aio.UnaryUnaryMultiCallable[_routing_service_pb2.SetRouteRequest, _routing_service_pb2.SetRouteResponse]  # type: ignore[assignment]
     """Sets the shares of one agent name by hand. With `expected_revision` only if it is unchanged.
-    Errors: INVALID_ARGUMENT/INVALID_FIELD; NOT_FOUND/AGENT_NOT_FOUND for a version that is not
-    registered; FAILED_PRECONDITION/ROLLOUT_ACTIVE while a rollout owns it;
+    Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a version that is decommissioned;
+    NOT_FOUND/AGENT_NOT_FOUND for a version that is not registered;
+    FAILED_PRECONDITION/ROLLOUT_ACTIVE while a rollout of the agent is under way;
     ABORTED/REVISION_CONFLICT.
     """
     GetRoute: _aio.UnaryUnaryMultiCallable[_routing_service_pb2.GetRouteRequest, _routing_service_pb2.GetRouteResponse]  # type: ignore[assignment]
@@ -89,7 +95,9 @@ class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
     does not name get nothing; a name without a route is not restricted. FindBestAgent, Discover with
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
-    a session whose first task was accepted stays with that version until it is retired.
+    a session whose first task was accepted stays with that version, whatever its share becomes, until
+    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    largest share that has one; a busy one is not.
     """
 
     @_abc_1.abstractmethod
@@ -99,8 +107,9 @@ class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_routing_service_pb2.SetRouteResponse, _abc.Awaitable[_routing_service_pb2.SetRouteResponse]]:
         """Sets the shares of one agent name by hand. With `expected_revision` only if it is unchanged.
-        Errors: INVALID_ARGUMENT/INVALID_FIELD; NOT_FOUND/AGENT_NOT_FOUND for a version that is not
-        registered; FAILED_PRECONDITION/ROLLOUT_ACTIVE while a rollout owns it;
+        Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a version that is decommissioned;
+        NOT_FOUND/AGENT_NOT_FOUND for a version that is not registered;
+        FAILED_PRECONDITION/ROLLOUT_ACTIVE while a rollout of the agent is under way;
         ABORTED/REVISION_CONFLICT.
         """
 
