@@ -22,6 +22,7 @@ _EXAMPLES = (
     "fleetplane demo --agents 200 --processes 8 --duration 60",
     "fleetplane demo --own --no-chaos",
     "fleetplane demo --agents 6 --duration 20 -o json",
+    "fleetplane demo --rollout",
 )
 
 
@@ -47,8 +48,12 @@ async def _demo(
     own: Annotated[
         bool, typer.Option("--own", help="Run a daemon of the demo's own in any case.")
     ] = False,
+    rollout: Annotated[
+        bool,
+        typer.Option("--rollout", help="A bad version is rolled back, a good one promoted."),
+    ] = False,
 ) -> None:
-    """Watch a small fleet live and die.
+    """Watch a small fleet live and die, or its versions change.
 
     Starts agents of the SDK in processes of their own, against the daemon at --address or, where
     none answers, a daemon of the demo's own with a temporary data directory and short liveness
@@ -56,7 +61,17 @@ async def _demo(
     agents with SIGKILL, waits until the plane calls them DEGRADED, starts them again, and so on.
     Ends cleanly at Ctrl-C or after --duration. On a daemon that is not its own, agents named
     demo-* stay behind as INACTIVE. With -o json every happening is a line.
+
+    With --rollout: an agent in three versions under a stream of tasks. 1.0.0 works; 2.0.0 fails
+    three of ten tasks and is rolled back by itself; 2.1.0 fails one of a hundred and replaces
+    1.0.0. Ends after about a minute with a sum: no task lost, none run twice. Exit code 1 if
+    anything of that is not so.
     """
+    if rollout:
+        from controlplane.cli.demo_rollout import run_rollouts  # noqa: PLC0415  # SDK and rich
+
+        await run_rollouts(call, own=own, duration=duration)
+        return
     from controlplane.cli.demo_run import Options, run  # noqa: PLC0415  # imports the SDK and rich
 
     usual = max(FEWEST_PROCESSES, -(-agents // AGENTS_PER_PROCESS))

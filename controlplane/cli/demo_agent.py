@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from controlplane.cli.outcomes import REFUSED, UNREACHABLE
-from fleetplane import Agent, FleetClient, FleetError, Unavailable
+from fleetplane import Agent, FleetClient, FleetError, TaskContext, Unavailable
 
 TAGS: Final = {"demo": "fleetplane"}
 """Carried by every agent of a demo."""
@@ -36,6 +36,12 @@ ROLES: Final = (
 CONCURRENCY: Final = 3
 """Tasks an agent works on at the same time."""
 
+TASK_KIND: Final = "research"
+"""Kind of the tasks that the plane assigns in a demo of rollouts."""
+
+TASK_SECONDS: Final = (0.02, 0.12)
+"""How long such a task takes: short, so that seconds are enough to judge a version."""
+
 LONGEST_TASK: Final = 1.5
 """Seconds of a simulated task at most."""
 
@@ -46,6 +52,17 @@ FAILURES: Final = 0.03
 """Share of simulated tasks that fail."""
 
 _CHANCE: Final = random.SystemRandom()
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agents of a process are when they are all one agent that takes tasks."""
+
+    name: str
+    """Name of the agent."""
+    version: str
+    """Its version."""
+    failures: float
+    """Share of its tasks that fail, 0-1."""
 
 
 class Crew(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +76,9 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True):
     """Identity of the demo: a process that is started again takes over its instances."""
     agents: list[int]
     """Which agents it runs, by number."""
+    part: Part | None = None
+    """Given: the numbers are instances of one agent, which takes tasks of the plane. None: each is
+    an agent of its own, with work of its own."""
 
 
 class SimulatedFailure(Exception):
@@ -68,6 +88,13 @@ class SimulatedFailure(Exception):
 def agent_name(number: int) -> str:
     """Return the name of an agent of a demo."""
     return f"demo-{ROLES[number % len(ROLES)][0]}-{number:03d}"
+
+
+async def _run_one(client: FleetClient, crew: Crew, number: int, ready: asyncio.Semaphore) -> None:
+    if crew.part is None:
+        await _live(client, crew, number, ready)
+    else:
+        await _serve(client, crew, crew.part, number, ready)
 
 
 async def _live(client: FleetClient, crew: Crew, number: int, ready: asyncio.Semaphore) -> None:
@@ -104,6 +131,35 @@ async def _work(agent: Agent) -> None:
             continue
 
 
+async def _serve(
+    client: FleetClient, crew: Crew, part: Part, number: int, ready: asyncio.Semaphore
+) -> None:
+    """Run one instance of an agent that takes tasks; say what became of every one of them."""
+    agent = Agent(
+        part.name,
+        part.version,
+        client=client,
+        instance_id=f"{part.name}-{part.version}-{crew.run}-{number:02d}",
+        owner="demo",
+        capabilities=("research",),
+        max_concurrency=CONCURRENCY,
+        tags=TAGS,
+    )
+
+    @agent.task(TASK_KIND)
+    async def research(context: TaskContext) -> str:
+        await asyncio.sleep(_CHANCE.uniform(*TASK_SECONDS))
+        failed = _CHANCE.random() < part.failures
+        _say({"event": "ran", "task_id": context.task_id, "outcome": "failed" if failed else "ok"})
+        if failed:
+            raise SimulatedFailure("it knew nothing about that")
+        return f"sources about {context.payload.decode()}"
+
+    async with agent:
+        ready.release()
+        await agent.wait_ended()
+
+
 def _fail_sometimes() -> None:
     if _CHANCE.random() < FAILURES:
         raise SimulatedFailure
@@ -120,7 +176,7 @@ async def run(crew: Crew, stop: asyncio.Event) -> None:
         FleetClient(crew.address, namespace=crew.namespace) as client,
         asyncio.TaskGroup() as group,
     ):
-        agents = [group.create_task(_live(client, crew, one, ready)) for one in crew.agents]
+        agents = [group.create_task(_run_one(client, crew, one, ready)) for one in crew.agents]
         announcing = group.create_task(_announce(ready, len(agents)))
         await stop.wait()
         for task in (*agents, announcing):

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, Protocol
 
 from controlplane.cli.call import Globals, Output
 from controlplane.cli.demo_agent import TAGS, Crew, agent_name
@@ -35,6 +35,13 @@ NOTICE: Final = 180.0
 """Seconds the plane has to notice a death; a daemon of ours needs 2, a usual one 30."""
 
 _CHANCE: Final = random.SystemRandom()
+
+
+class Tell(Protocol):
+    """Notes that something happened; see `Board.tell`."""
+
+    def __call__(self, event: str, text: str, **details: Any) -> None:
+        """Note it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +70,11 @@ async def run(call: Globals, options: Options) -> None:
     live = call.output is Output.TABLE and sys.stdout.isatty()
     view: View = LiveView() if live else LinesView(call.output)
     board = Board((agent_name(one) for one in range(options.agents)), view.happened)
-    with _interruptions() as stop, view:
-        async with _daemon(call, board, own=options.own) as target, target.client() as client:
+    with interruptions() as stop, view:
+        async with (
+            reach_daemon(call, board.tell, own=options.own) as target,
+            target.client() as client,
+        ):
             demo = Demo(client, target, options, board, view, stop)
             try:
                 await demo.run()
@@ -73,7 +83,7 @@ async def run(call: Globals, options: Options) -> None:
 
 
 @contextlib.contextmanager
-def _interruptions() -> Iterator[asyncio.Event]:
+def interruptions() -> Iterator[asyncio.Event]:
     """Turn SIGINT and SIGTERM into an event for as long as this is open."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -88,15 +98,15 @@ def _interruptions() -> Iterator[asyncio.Event]:
 
 
 @contextlib.asynccontextmanager
-async def _daemon(call: Globals, board: Board, *, own: bool) -> AsyncIterator[Globals]:
+async def reach_daemon(call: Globals, tell: Tell, *, own: bool) -> AsyncIterator[Globals]:
     """Use the daemon at the address, or run one; yield where it is."""
     if not own and await _answers(call):
-        board.tell("daemon", f"using the daemon at {call.address}", address=call.address, own=False)
+        tell("daemon", f"using the daemon at {call.address}", address=call.address, own=False)
         yield call
         return
     async with own_daemon() as (address, pid):
         why = "" if own else f" (nobody answers at {call.address})"
-        board.tell(
+        tell(
             "daemon",
             f"running a daemon at {address}, pid {pid}{why}",
             address=address,

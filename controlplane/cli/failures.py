@@ -72,6 +72,12 @@ _READ_AGAIN: Final = "read it again and repeat the change"
 _HINTS: Final = {
     Reason.AGENT_NOT_FOUND: "`fleetplane agents list` shows who is there",
     Reason.POLICY_NOT_FOUND: "`fleetplane policies list` shows what is there",
+    Reason.TASK_NOT_FOUND: "`fleetplane tasks list` shows what is there",
+    Reason.ROLLOUT_NOT_FOUND: "`fleetplane rollout list` shows what there is",
+    Reason.ROUTE_NOT_FOUND: "without a route every active version may take work",
+    Reason.DRAIN_NOT_FOUND: "nothing is or was drained there",
+    Reason.ROLLOUT_ACTIVE: "`fleetplane rollout status` shows it; abort it, or supersede it",
+    Reason.ACTIVATION_PENDING: "`fleetplane agents activate ID --confirm` confirms it",
     Reason.REVISION_NOT_FOUND: "`fleetplane config history` shows the revisions of a layer",
 }
 

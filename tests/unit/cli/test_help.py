@@ -74,6 +74,9 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
         (["agents", "--help"], HEAVY),
         (["config", "set", "--help"], HEAVY),
         (["policies", "--help"], HEAVY),
+        (["tasks", "submit", "--help"], HEAVY),
+        (["routes", "--help"], HEAVY),
+        (["rollout", "start", "--help"], HEAVY),
         (["demo", "--help"], HEAVY),
         (["--version"], HEAVY),
     ],
@@ -107,5 +110,5 @@ def test_only_the_group_that_is_used_is_imported() -> None:
     )
     loaded = done.stderr.split()
     assert "controlplane.cli.agents" in loaded
-    for other in ("configs", "policies", "demo", "serve", "failures"):
+    for other in ("configs", "policies", "tasks", "rollouts", "demo", "serve", "failures"):
         assert f"controlplane.cli.{other}" not in loaded
