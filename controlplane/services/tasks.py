@@ -103,7 +103,7 @@ class Tasks:
             RequestIdReused: the request was something else.
             TaskNotFound: it was submitted before, and is gone already.
         """
-        (outcome,) = await self.submit_many(namespace, (submission,), caller=caller)
+        (outcome,) = await self._submit(namespace, (submission,), caller, "SubmitTask")
         if isinstance(outcome, DomainError):
             raise outcome
         return outcome
@@ -112,41 +112,7 @@ class Tasks:
         self, namespace: str, submissions: Sequence[Submission], *, caller: Caller
     ) -> list[Task | DomainError]:
         """Make tasks, each for itself, in one round trip; the outcomes are in order."""
-        outcomes: dict[int, Task | DomainError] = {}
-        planned: dict[int, Task] = {}
-        room = self._room(namespace)
-        for index, submission in enumerate(submissions):
-            try:
-                task = self._planned(submission, caller)
-                if len(planned) >= room:
-                    await self._require_known(namespace, submission)
-            except DomainError as refusal:
-                outcomes[index] = refusal
-            else:
-                planned[index] = task
-        method = "SubmitTask" if len(submissions) == 1 else "BatchSubmitTasks"
-        results = await commit_each(
-            self._ledger,
-            [
-                _submission(namespace, task, submissions[index], caller, method)
-                for index, task in planned.items()
-            ],
-        )
-        replays: dict[int, str] = {}
-        for (index, task), result in zip(planned.items(), results, strict=True):
-            if isinstance(result, Committed) and result.replayed:
-                replays[index] = result.answer
-            elif isinstance(result, Committed):
-                self._data.remember(namespace, task.task_id, submissions[index].payload)
-                outcomes[index] = as_committed(task, result)
-            elif isinstance(result, DomainError):
-                outcomes[index] = result
-            else:
-                raise result
-        if replays:
-            outcomes |= await self._replayed(namespace, replays)
-        self._assigner.wake(namespace)
-        return [outcomes[index] for index in range(len(submissions))]
+        return await self._submit(namespace, submissions, caller, "BatchSubmitTasks")
 
     async def cancel(self, namespace: str, task_id: str, *, reason: str, caller: Caller) -> Task:
         """Call a task off, whatever it is doing; idempotent.
@@ -220,6 +186,44 @@ class Tasks:
         return follow_tasks(
             self._ledger, self._read_model, namespace, task_ids, bookmark_seconds=bookmark_seconds
         )
+
+    async def _submit(
+        self, namespace: str, submissions: Sequence[Submission], caller: Caller, method: str
+    ) -> list[Task | DomainError]:
+        outcomes: dict[int, Task | DomainError] = {}
+        planned: dict[int, Task] = {}
+        room = self._room(namespace)
+        for index, submission in enumerate(submissions):
+            try:
+                task = self._planned(submission, caller)
+                if len(planned) >= room:
+                    await self._require_known(namespace, submission)
+            except DomainError as refusal:
+                outcomes[index] = refusal
+            else:
+                planned[index] = task
+        results = await commit_each(
+            self._ledger,
+            [
+                _submission(namespace, task, submissions[index], caller, method)
+                for index, task in planned.items()
+            ],
+        )
+        replays: dict[int, str] = {}
+        for (index, task), result in zip(planned.items(), results, strict=True):
+            if isinstance(result, Committed) and result.replayed:
+                replays[index] = result.answer
+            elif isinstance(result, Committed):
+                self._data.remember(namespace, task.task_id, submissions[index].payload)
+                outcomes[index] = as_committed(task, result)
+            elif isinstance(result, DomainError):
+                outcomes[index] = result
+            else:
+                raise result
+        if replays:
+            outcomes |= await self._replayed(namespace, replays)
+        self._assigner.wake(namespace)
+        return [outcomes[index] for index in range(len(submissions))]
 
     def _planned(self, submission: Submission, caller: Caller) -> Task:
         spec = submission.spec

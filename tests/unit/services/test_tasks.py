@@ -50,6 +50,25 @@ async def test_submission_is_one_round_trip_and_wakes_the_assigner(plane):
     assert plane.assigner.rung == 2
 
 
+async def test_an_audit_names_the_call_that_submitted(plane):
+    await plane.submit(request="r1")
+    await plane.tasks.submit_many(NS, [Submission(spec=SPEC)], caller=CALLER)
+    entries = [entry for _, _, entry in await plane.ledger.read_audit(NS)]
+    assert [(e.method, e.event, e.request_id) for e in entries] == [
+        ("SubmitTask", "task.submitted", "r1"),
+        ("BatchSubmitTasks", "task.submitted", ""),
+    ]
+
+
+async def test_what_no_refusal_explains_is_not_hidden(plane, monkeypatch):
+    async def broken(_transactions):
+        return [RuntimeError("a defect")] * 2
+
+    monkeypatch.setattr(plane.ledger, "commit_many", broken, raising=False)
+    with pytest.raises(RuntimeError, match="a defect"):
+        await plane.tasks.submit_many(NS, [Submission(spec=SPEC)] * 2, caller=CALLER)
+
+
 async def test_a_submitter_may_be_named(plane):
     task = await plane.submit(submitter="bob")
     assert task.spec.submitter == "bob"
