@@ -130,7 +130,9 @@ def test_a_version_with_no_share_is_no_fallback():
 
 
 def test_one_share_may_be_all_there_is():
-    assert whole_share(shares_of(0, WHOLE_BP, 0)).agent_id == "agt-1"
+    shares = shares_of(0, WHOLE_BP, 0)
+
+    assert whole_share(shares) == shares[1]
     assert whole_share(shares_of(1, WHOLE_BP - 1)) is None
 
 

@@ -164,8 +164,10 @@ def test_a_draining_instance_neither_offers_nor_takes_slots():
     ],
 )
 def test_who_stays_beside_a_draining_instance_is_told_apart(said, refusal):
-    reason, detail = fitness(an_agent(), [leaving("ins-1"), running("ins-2", **said)])
+    answer = fitness(an_agent(), [leaving("ins-1"), running("ins-2", **said)])
 
+    assert not isinstance(answer, Fitness)
+    reason, detail = answer
     assert reason is refusal[0]
     assert detail.endswith(refusal[1])
 

@@ -7,6 +7,7 @@ import pytest
 from controlplane.domain.agents import AgentStatus, InstanceState
 from controlplane.domain.errors import InvalidArgument, NoCandidate
 from controlplane.domain.routes import WHOLE_BP, Route, SessionPin, Share, bucket, pin_key
+from controlplane.domain.routing import Ranking
 from controlplane.domain.selection import AgentFilter, RejectionReason
 from controlplane.services import ranking
 from controlplane.services.discovery import BestAgentQuery, Discovery
@@ -15,7 +16,6 @@ from controlplane.services.route_choice import RouteRule
 from tests.fakes.registered import Replica, an_agent, an_instance
 
 NS = "default"
-RANKING = ranking.Ranking
 SESSIONS = [f"session-{n}" for n in range(60)]
 
 
@@ -102,7 +102,13 @@ async def test_sessions_share_one_ranking(replica, discovery, monkeypatch):
     two_versions(replica)
     set_route(replica)
     made = []
-    monkeypatch.setattr(ranking, "Ranking", lambda *given: made.append(1) or RANKING(*given))
+
+    class Counted(Ranking):
+        def __init__(self, *given):
+            made.append(self)
+            super().__init__(*given)
+
+    monkeypatch.setattr(ranking, "Ranking", Counted)
 
     for session in SESSIONS:
         await best_of(discovery, session_id=session)
