@@ -52,7 +52,7 @@ class Drain:
     """Tasks that the deadline did not end because their class is EXTEND."""
     held_at_start: int = 0
     """Tasks in flight, by leases, when it began."""
-    generation: int = 0
+    instance_generation: int = 0
     """Of the instance when it began: a newer process under the same id is not drained."""
     revision: int = 0
 
@@ -93,6 +93,8 @@ class EmergencyStop:
     started_at_ms: int = 0
     settled: bool = False
     """Every agent that matched is INACTIVE; until then any replica goes on with it."""
+    generation: int = 0
+    """Revision of the write that began it: processes registered later are not told."""
     revision: int = 0
 
 

@@ -76,7 +76,7 @@ def target_of(view: NamespaceView, drain: Drain) -> Target:
         (live,) if live is not None else (),
         view.work.tasks.held_by(drain.instance_id),
         is_gone=live is None,
-        is_over=live is not None and live.instance.generation != drain.generation,
+        is_over=live is not None and live.instance.generation != drain.instance_generation,
     )
 
 
@@ -85,7 +85,7 @@ def under_way(known: Drain | None, agent: Agent, instance: Instance | None) -> D
     if known is None or known.phase is not DrainPhase.DRAINING:
         return None
     if instance is not None:
-        return known if instance.generation == known.generation else None
+        return known if instance.generation == known.instance_generation else None
     return known if agent.draining else None
 
 

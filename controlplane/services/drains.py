@@ -124,7 +124,7 @@ class Drains:
                 actor=caller.name,
                 started_at_ms=now_ms,
                 deadline_at_ms=now_ms + deadline_ms,
-                generation=instance.generation if instance is not None else 0,
+                instance_generation=instance.generation if instance is not None else 0,
             )
             held = len(target_of(self._read_model.view(namespace), drain).held)
             drain = replace(drain, held_at_start=held)
@@ -251,7 +251,7 @@ class Drains:
         if instance is None:
             what = f"instance {known.instance_id!r}"
             raise InvalidTransition(what, current="gone", wanted="undrained")
-        if instance.generation != known.generation:
+        if instance.generation != known.instance_generation:
             raise DrainNotFound(known.agent_id, known.instance_id)
         return agent, instance
 

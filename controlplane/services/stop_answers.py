@@ -61,7 +61,7 @@ class StopReport:
 
 def concerns(stop: EmergencyStop, instance: Instance) -> bool:
     """Return whether a stop is for this process: of an agent that matched, and older than it."""
-    return instance.agent_id in stop.agent_ids and instance.generation < stop.revision
+    return instance.generation < stop.generation and instance.agent_id in stop.agent_ids
 
 
 def open_stops(view: NamespaceView, instance: Instance) -> Iterator[EmergencyStop]:

@@ -2,42 +2,43 @@
 
 One loop in the handler's own task reads, counts and answers: a second task or a queue per message
 would cost more than the beats. The answer to a message of ordinary beats is bytes made ready
-before, behind the number of the batch.
+before, behind the number of the batch. What instances are commanded rides in the answers, and is
+pushed between them when it is new; the task for that lives as long as the one write.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
 
 import grpc
 
 from controlplane.api.streams import StreamKeeper, StreamWriter
-from controlplane.api.wire import varint
+from controlplane.api.v1.heartbeat_replies import HeartbeatReplies
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.identity import namespace_of
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.services.beats import BeatIntake, BeatOutcome, Outcome, grant_of
+from controlplane.services.beats import BeatIntake, BeatOutcome
+from controlplane.services.commands import Board, Commands, Owed
 from controlplane.services.liveness import Liveness
-from controlplane.services.ports import Position
 from controlplane.services.read_model import NamespaceView, ReadModel
+from controlplane.services.stop_answers import has_answered
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import watch_pb2
 
 MAX_BEATS: Final = 1_000
 """Beats in one message, by contract: a millisecond or two of the event loop."""
 
-OBSERVE_AGAIN_SECONDS: Final = 60.0
-"""How often the shortest grant on a stream is found anew: overrides change rarely."""
-
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_OUTCOMES: Final[Mapping[Outcome, "pb.BeatResult.Outcome.ValueType"]] = MappingProxyType(
-    {outcome: pb.BeatResult.Outcome.Value(f"OUTCOME_{outcome}") for outcome in Outcome}
-)
+MAX_COMMANDS: Final = 1_000
+"""Commands in one pushed message: far below the size limit of messages."""
 
-_BATCH_TAG: Final = b"\x08"
-"""Field 1, varint: `HeartbeatResponse.batch`."""
+
+class Acknowledgements(Protocol):
+    """Takes note of instances that have stopped; `EmergencyStops` does."""
+
+    async def acknowledge_many(self, namespace: str, said: Iterable[tuple[str, str, int]]) -> None:
+        """Note (stop_id, instance_id, generation) of each; never fails for want of the store."""
 
 
 class HeartbeatStream:
@@ -50,7 +51,13 @@ class HeartbeatStream:
         read_model: ReadModel,
         settings: LivenessSettings,
         keeper: StreamKeeper,
+        *,
+        commands: Commands | None = None,
+        stops: Acknowledgements | None = None,
     ) -> None:
+        """Answer beats; without `commands` and `stops` nobody is ever told to do anything."""
+        self.commands = commands
+        self.stops = stops
         self.intake = intake
         self.liveness = liveness
         self.read_model = read_model
@@ -81,7 +88,10 @@ class _Session:
 
     __slots__ = (
         "_context",
+        "_members",
         "_namespace",
+        "_owes",
+        "_pushing",
         "_reading",
         "_replies",
         "_server",
@@ -96,7 +106,11 @@ class _Session:
         self._task = asyncio.current_task()
         self._namespace = ""
         self._reading = False
-        self._replies = _Replies(server.settings)
+        self._replies = HeartbeatReplies(server.settings)
+        self._members: set[str] = set()
+        """Instances that were seen on this stream: whom its pushes are for."""
+        self._owes = False
+        self._pushing: asyncio.Task[None] | None = None
         self.writer: StreamWriter[pb.HeartbeatResponse] = StreamWriter(context, server.keeper)
         self.reason: watch_pb2.GoAway.Reason.ValueType | None = None
 
@@ -113,13 +127,24 @@ class _Session:
 
     async def run(self) -> None:
         """Answer messages until there are no more."""
+        try:
+            await self._answer_all()
+        finally:
+            if self._members and self._server.commands is not None:
+                self._server.commands.closed(self._namespace, self._members, self.push)
+            if self._pushing is not None:
+                self._pushing.cancel()
+                await asyncio.gather(self._pushing, return_exceptions=True)
+
+    async def _answer_all(self) -> None:
         request = await self._read()
         if request is None:
             return
         self._namespace = namespace_of(request.namespace)
         # Bound once: this loop is what a beat in a message of its own costs.
         view_of, accept = self._server.read_model.view, self._server.intake.accept
-        answer_to, write = self._replies.to, self.writer.write
+        commands, replies = self._server.commands, self._replies
+        answer_to, write = replies.to, self.writer.write
         while request is not None:
             beats = request.beats
             if not request.batch or len(beats) > MAX_BEATS:
@@ -130,8 +155,100 @@ class _Session:
             if unusual:
                 outcomes = await self._server.liveness.settle(self._namespace, unusual)
                 view = view_of(self._namespace)
-            await write(answer_to(request, view, outcomes))
+            owed: Sequence[Owed] = ()
+            if commands is not None:
+                board = commands.board(view)
+                if board or replies.urgent:
+                    owed = await self._obeyed(view, beats, board)
+            if self._pushing is not None:
+                await self._pushed()
+            await write(answer_to(request, view, outcomes, owed))
+            if replies.joined:
+                self._join(view)
+            if self._owes:
+                await self._push(self.writer)
             request = await self._read()
+        await self._pushed()
+
+    async def _obeyed(
+        self, view: NamespaceView, beats: Iterable[pb.Beat], board: Board
+    ) -> list[Owed]:
+        """Return what the instances of a message are owed; note who says that it has stopped."""
+        owed: list[Owed] = []
+        said: list[tuple[str, str, int]] = []
+        for beat in beats:
+            one = board.get(beat.instance_id)
+            if one is None:
+                continue
+            if beat.acknowledged_stop and one.stop_id:
+                said.append((beat.acknowledged_stop, beat.instance_id, beat.generation))
+                if beat.acknowledged_stop == one.stop_id:
+                    continue
+            if not one.stop_id or not has_answered(view, one.stop_id, beat.instance_id):
+                owed.append(one)
+        if said and self._server.stops is not None:
+            await self._server.stops.acknowledge_many(self._namespace, said)
+        self._replies.urgent = any(one.urgent for one in owed) or any(
+            one.urgent for one in self._owed(view, board)
+        )
+        return owed
+
+    def _owed(self, view: NamespaceView, board: Board) -> Iterable[Owed]:
+        """Yield what the instances of this stream are owed."""
+        for name in self._members:
+            one = board.get(name)
+            if one is not None and not (one.stop_id and has_answered(view, one.stop_id, name)):
+                yield one
+
+    def _join(self, view: NamespaceView) -> None:
+        """Have this stream told what the instances that were seen on it are owed."""
+        joined, self._replies.joined = self._replies.joined, set()
+        commands = self._server.commands
+        if commands is None:
+            return
+        gone = {name for name in self._members if name not in view.instances}
+        commands.closed(self._namespace, gone, self.push)
+        self._members = (self._members - gone) | joined
+        commands.carried(self._namespace, joined, self.push)
+
+    def push(self) -> None:
+        """Be told that instances of this stream are owed something new."""
+        pushing = self._pushing
+        if pushing is not None and pushing.done() and not pushing.cancelled():
+            # One that failed stays: the next answer fails as it did.
+            pushing = self._pushing = pushing if pushing.exception() is not None else None
+        if self._reading and pushing is None and not self._ending():
+            self._pushing = asyncio.create_task(self._push_apart())
+        else:
+            # Whoever is writing now does it next.
+            self._owes = True
+
+    async def _push_apart(self) -> None:
+        """Push while the stream's own task reads."""
+        writer: StreamWriter[pb.HeartbeatResponse] = StreamWriter(
+            self._context, self._server.keeper
+        )
+        await self._push(writer)
+        while self._owes:
+            await self._push(writer)
+
+    async def _push(self, writer: StreamWriter[pb.HeartbeatResponse]) -> None:
+        self._owes = False
+        commands = self._server.commands
+        if commands is None:
+            return
+        view = self._server.read_model.view(self._namespace)
+        owed = list(self._owed(view, commands.board(view)))
+        self._replies.urgent = any(one.urgent for one in owed)
+        for start in range(0, len(owed), MAX_COMMANDS):
+            await writer.write(self._replies.pushed(view, owed[start : start + MAX_COMMANDS]))
+
+    async def _pushed(self) -> None:
+        """Wait until the push that is under way is written: one write at a time."""
+        pushing = self._pushing
+        if pushing is not None:
+            await pushing
+            self._pushing = None
 
     async def _read(self) -> pb.HeartbeatRequest | None:
         """Return the next message; None when the stream has ended or is to be ended."""
@@ -150,95 +267,7 @@ class _Session:
         return None if request is grpc.aio.EOF else request
 
 
-class _Replies:
-    """The answers of one stream, and the pace they ask for."""
-
-    __slots__ = (
-        "_first",
-        "_grant",
-        "_loop",
-        "_observe_again_at",
-        "_observe_until",
-        "_observed",
-        "_position",
-        "_ready",
-        "_settings",
-    )
-
-    def __init__(self, settings: LivenessSettings) -> None:
-        self._settings = settings
-        self._loop = asyncio.get_running_loop()
-        self._grant = settings.degraded_after_ms
-        self._observed: int | None = None
-        self._first = ""
-        self._observe_until = 0.0
-        self._observe_again_at = 0.0
-        self._position: Position | None = None
-        self._ready = b""
-        """The answer to ordinary beats, without its batch."""
-
-    def to(
-        self, request: pb.HeartbeatRequest, view: NamespaceView, outcomes: Iterable[BeatOutcome]
-    ) -> bytes:
-        """Return the answer to a message, as bytes."""
-        now = self._loop.time()
-        if now < self._observe_until or now >= self._observe_again_at:
-            self._observe(request, view, now)
-        if view.position is not self._position:
-            self._ready = self._prepared(view)
-            self._position = view.position
-        answer = _BATCH_TAG + varint(request.batch) + self._ready
-        if outcomes:
-            # Concatenated messages are one message.
-            answer += _results(outcomes)
-        return answer
-
-    def _observe(self, request: pb.HeartbeatRequest, view: NamespaceView, now: float) -> None:
-        """Find the shortest grant on this stream, over one round of its messages."""
-        beats = request.beats
-        if now >= self._observe_again_at:
-            self._observed = None
-            self._first = beats[0].instance_id if beats else ""
-            self._observe_until = now + 2 * self._settings.interval_ms / 1000
-            self._observe_again_at = self._observe_until + OBSERVE_AGAIN_SECONDS
-        elif beats and beats[0].instance_id == self._first:
-            self._observe_until = now  # The round begins anew: everybody was seen.
-            return
-        for beat in beats:
-            live = view.instances.get(beat.instance_id)
-            if live is not None:
-                grant = grant_of(view, live, self._settings)
-                self._observed = grant if self._observed is None else min(self._observed, grant)
-        shortest = self._observed or self._settings.degraded_after_ms
-        if shortest != self._grant:
-            self._grant = shortest
-            self._position = None
-
-    def _prepared(self, view: NamespaceView) -> bytes:
-        interval_ms = self._settings.interval_for(self._grant, len(view.instances))
-        position = view.position
-        reply = pb.HeartbeatResponse(
-            head=watch_pb2.WatchPosition(epoch=position.epoch, revision=position.revision)
-        )
-        reply.next_interval.FromMilliseconds(interval_ms)
-        reply.ttl.FromMilliseconds(self._grant)
-        return reply.SerializeToString()
-
-
 def _malformed(request: pb.HeartbeatRequest) -> InvalidArgument:
     if not request.batch:
         return InvalidArgument.of("batch", "must not be 0")
     return InvalidArgument.of("beats", f"a message holds at most {MAX_BEATS}")
-
-
-def _results(outcomes: Iterable[BeatOutcome]) -> bytes:
-    return pb.HeartbeatResponse(
-        results=[
-            pb.BeatResult(
-                instance_id=outcome.instance_id,
-                outcome=_OUTCOMES[outcome.outcome],
-                detail=outcome.detail,
-            )
-            for outcome in outcomes
-        ]
-    ).SerializeToString()
