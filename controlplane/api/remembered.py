@@ -20,14 +20,18 @@ LARGEST_QUESTION: Final = 4096
 
 
 class RememberedReplies:
-    """The answers of one unary method whose requests have `namespace` and `min_revision`."""
+    """The answers of one unary method whose requests have `namespace` and `min_revision`.
+
+    `answer` says with each message whether it may be given to the next caller who asks the same;
+    one that was dealt out to this call alone may not.
+    """
 
     def __init__(
         self,
         read_model: ReadModel,
         decode: Callable[[bytes], Any],
         version_of: Callable[[NamespaceView], Hashable],
-        answer: Callable[[Any], Awaitable[Any]],
+        answer: Callable[[Any], Awaitable[tuple[Any, bool]]],
     ) -> None:
         self._read_model = read_model
         self._decode = decode
@@ -51,8 +55,9 @@ class RememberedReplies:
         namespace = namespace_of(request.namespace)
         view = await self._read_model.at_least(namespace, request.min_revision)
         version = self._version_of(view)
-        answer: bytes = (await self._answer(request)).SerializeToString()
-        if len(raw) <= LARGEST_QUESTION:
+        message, may_be_repeated = await self._answer(request)
+        answer: bytes = message.SerializeToString()
+        if may_be_repeated and len(raw) <= LARGEST_QUESTION:
             if len(self._asked) >= REPLIES:
                 self._asked.clear()
             self._asked[raw] = (namespace, request.min_revision)

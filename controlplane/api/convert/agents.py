@@ -15,6 +15,7 @@ from controlplane.domain.agents import (
     AgentSpec,
     AgentStatus,
     InstanceState,
+    PendingActivation,
 )
 from controlplane.domain.errors import FieldViolation, InvalidArgument
 from controlplane.domain.registration import validate_spec
@@ -154,11 +155,21 @@ class _Records:
             registered_at=ms_to_timestamp(agent.registered_at_ms),
             updated_at=ms_to_timestamp(agent.updated_at_ms),
             revision=agent.revision,
+            draining=agent.draining,
+            pending_activation=_pending_to_proto(agent.pending) if agent.pending else None,
         )
         if len(self._kept) >= _MOST_KEPT_RECORDS:
             self._kept.clear()
         self._kept[key] = agent, message.SerializeToString()
         return message
+
+
+def _pending_to_proto(pending: PendingActivation) -> pb.PendingActivation:
+    return pb.PendingActivation(
+        policy_ids=pending.policies,
+        asked_by=pending.asked_by,
+        asked_at=ms_to_timestamp(pending.asked_at_ms),
+    )
 
 
 _RECORDS = _Records()
@@ -212,6 +223,8 @@ def instance_to_proto(live: LiveInstance) -> pb.Instance:
         state=INSTANCE_STATES.to_wire(instance.state),
         stalled=live.stalled,
         registered_at=ms_to_timestamp(instance.registered_at_ms),
+        draining=instance.draining,
+        tasks_held=live.held,
     )
     if live.last_beat_ms:
         message.last_heartbeat.CopyFrom(ms_to_timestamp(live.last_beat_ms))

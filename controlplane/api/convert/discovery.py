@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from controlplane.api.convert.agents import agent_to_proto, filter_from_proto, instance_to_proto
 from controlplane.api.convert.configs import position_to_proto
+from controlplane.api.convert.routes import choice_to_proto
 from controlplane.api.convert.values import EnumPair
 from controlplane.domain.identity import namespace_of
 from controlplane.domain.routing import Score
@@ -84,6 +85,7 @@ def find_best_response(best: BestAgent, namespace: str) -> pb.FindBestAgentRespo
         rejected=[rejected_to_proto(one) for one in best.rejected],
         candidate_count=best.candidate_count,
         position=position_to_proto(best.position),
+        route=choice_to_proto(best.route) if best.route is not None else None,
     )
 
 

@@ -1,6 +1,6 @@
 """The registry; the contract is protos/fleetplane/v1/registry_service.proto."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from typing import Any
 
 import grpc
@@ -37,6 +37,7 @@ from controlplane.services.ports import Clock
 from controlplane.services.read_model import AgentEntry, NamespaceView, ReadModel
 from controlplane.services.registration import Registered, Registration
 from controlplane.services.registry import Registry
+from controlplane.services.route_choice import version_of_routes
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import registry_service_pb2_grpc as pb_grpc
 from fleetplane.v1 import watch_pb2
@@ -163,7 +164,7 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
     async def Discover(self, raw: bytes, call: Call) -> bytes:  # type: ignore[override]  # raw
         return await self._discoveries.reply(raw)
 
-    async def _discover(self, request: pb.DiscoverRequest) -> pb.DiscoverResponse:
+    async def _discover(self, request: pb.DiscoverRequest) -> tuple[pb.DiscoverResponse, bool]:
         namespace, digest = namespace_of(request.namespace), digest_of_arguments(request)
         page = await self._discovery.discover(
             namespace,
@@ -171,24 +172,31 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
             page_size=page_size(request.page_size),
             after_id=self._tokens.decode(request.page_token, namespace, digest),
             min_revision=request.min_revision,
+            include_draining=request.include_draining,
+            route=request.route,
+            session_id=request.session_id,
         )
         token = self._next_token(page.next_after_id, namespace, digest)
-        return discover_response(page, namespace, token)
+        return discover_response(page, namespace, token), not page.dealt
 
     @raw_unary
     async def FindBestAgent(self, raw: bytes, call: Call) -> bytes:  # type: ignore[override]  # raw
         return await self._choices.reply(raw)
 
-    async def _find_best(self, request: pb.FindBestAgentRequest) -> pb.FindBestAgentResponse:
+    async def _find_best(
+        self, request: pb.FindBestAgentRequest
+    ) -> tuple[pb.FindBestAgentResponse, bool]:
         best = await self._discovery.find_best(best_query_from_proto(request))
-        return find_best_response(best, namespace_of(request.namespace))
+        return find_best_response(best, namespace_of(request.namespace)), not best.dealt
 
-    def _version_of_records(self, view: NamespaceView) -> tuple[str, int, int]:
+    def _version_of_records(self, view: NamespaceView) -> Hashable:
         # The last heartbeats in a remembered reply are at most a second old.
-        return view.position.epoch, view.agents_revision, int(self._clock.monotonic())
+        second = int(self._clock.monotonic())
+        return view.position.epoch, view.agents_revision, version_of_routes(view), second
 
-    def _version_of_loads(self, view: NamespaceView) -> tuple[str, int, int]:
-        return view.position.epoch, view.agents_revision, view.load_version
+    def _version_of_loads(self, view: NamespaceView) -> Hashable:
+        routes = version_of_routes(view)
+        return view.position.epoch, view.agents_revision, routes, view.load_version
 
     async def WatchAgents(  # type: ignore[override]  # writes by itself, see api/streams.py
         self, request: pb.WatchAgentsRequest, context: Context
