@@ -91,6 +91,10 @@ class OrderedTasks:
         if not piece:
             del self._pieces[index]
 
+    def get(self, task_id: str) -> Task | None:
+        """Return a task that is there, or None."""
+        return self._tasks.get(task_id)
+
     def after(self, order: Order | None) -> Task | None:
         """Return the first task behind a place (None: of all); None if there is none."""
         if not self._pieces:
