@@ -13,12 +13,18 @@ import grpc
 from fleetplane.v1 import (
     config_service_pb2,
     config_service_pb2_grpc,
+    lifecycle_service_pb2_grpc,
     policy_service_pb2,
     policy_service_pb2_grpc,
     registry_service_pb2_grpc,
+    rollout_service_pb2_grpc,
+    routing_service_pb2_grpc,
+    task_service_pb2_grpc,
 )
+from tests.fakes.fleet_operations import LifecycleFake, RolloutFake, RoutingFake
 from tests.fakes.fleet_plane import Plane, Refusal
 from tests.fakes.fleet_registry import GO_AWAY, RegistryFake, Service
+from tests.fakes.fleet_tasks import TaskDesk, TaskFake
 
 
 def _key(scope: config_service_pb2.ConfigScope) -> tuple[str, str]:
@@ -196,6 +202,8 @@ class FleetServer:
 
     def __init__(self, plane: Plane | None = None) -> None:
         self.plane = plane or Plane()
+        self.desk = TaskDesk(self.plane)
+        self.rollouts = RolloutFake(self.plane)
         self.port = 0
         self._server: grpc.aio.Server | None = None
 
@@ -212,6 +220,16 @@ class FleetServer:
         )
         config_service_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigFake(self.plane), server)
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyFake(self.plane), server)
+        task_service_pb2_grpc.add_TaskServiceServicer_to_server(
+            TaskFake(self.plane, self.desk), server
+        )
+        lifecycle_service_pb2_grpc.add_LifecycleServiceServicer_to_server(
+            LifecycleFake(self.plane, self.desk), server
+        )
+        routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(
+            RoutingFake(self.plane), server
+        )
+        rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(self.rollouts, server)
         self.port = server.add_insecure_port(self.target)
         await server.start()
         self._server = server

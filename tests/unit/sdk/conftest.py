@@ -6,6 +6,7 @@ import pytest
 from fleetplane import ChannelConfig, FleetClient
 from tests.fakes.fleet_plane import Plane
 from tests.fakes.fleet_server import FleetServer
+from tests.fakes.fleet_tasks import TaskDesk
 
 
 @pytest.fixture
@@ -17,6 +18,11 @@ async def server() -> AsyncIterator[FleetServer]:
 @pytest.fixture
 def plane(server: FleetServer) -> Plane:
     return server.plane
+
+
+@pytest.fixture
+def desk(server: FleetServer) -> TaskDesk:
+    return server.desk
 
 
 @pytest.fixture

@@ -8,7 +8,14 @@ import pytest
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 import fleetplane
-from fleetplane.v1 import agent_pb2, policy_service_pb2
+from fleetplane.v1 import (
+    agent_pb2,
+    lifecycle_service_pb2,
+    policy_service_pb2,
+    registry_service_pb2,
+    rollout_service_pb2,
+    task_service_pb2,
+)
 
 ENUMS = {
     fleetplane.AgentStatus: (agent_pb2.AgentStatus, "AGENT_STATUS_"),
@@ -18,6 +25,21 @@ ENUMS = {
     fleetplane.OnMissing: (policy_service_pb2.OnMissing, "ON_MISSING_"),
     fleetplane.ExplainLevel: (policy_service_pb2.ExplainLevel, "EXPLAIN_LEVEL_"),
     fleetplane.BatchMode: (policy_service_pb2.BatchEvaluatePolicyRequest.Mode, "MODE_"),
+    fleetplane.TaskState: (task_service_pb2.TaskState, "TASK_STATE_"),
+    fleetplane.TaskReason: (task_service_pb2.TaskReason, "TASK_REASON_"),
+    fleetplane.DrainAction: (task_service_pb2.DrainAction, "DRAIN_ACTION_"),
+    fleetplane.DrainPhase: (lifecycle_service_pb2.DrainPhase, "DRAIN_PHASE_"),
+    fleetplane.StopOutcome: (lifecycle_service_pb2.StopAnswer.Outcome, "OUTCOME_"),
+    fleetplane.RouteRule: (registry_service_pb2.RouteDecision.Rule, "RULE_"),
+    fleetplane.RolloutPhase: (rollout_service_pb2.RolloutPhase, "ROLLOUT_PHASE_"),
+    fleetplane.RolloutPauseReason: (
+        rollout_service_pb2.RolloutPauseReason,
+        "ROLLOUT_PAUSE_REASON_",
+    ),
+    fleetplane.RolloutVerdict: (rollout_service_pb2.RolloutVerdict, "ROLLOUT_VERDICT_"),
+    fleetplane.AnalysisKind: (rollout_service_pb2.RolloutAnalysis.Kind, "KIND_"),
+    fleetplane.AnalysisSource: (rollout_service_pb2.RolloutAnalysis.Source, "SOURCE_"),
+    fleetplane.OnInconclusive: (rollout_service_pb2.OnInconclusive, "ON_INCONCLUSIVE_"),
 }
 
 
