@@ -1,4 +1,4 @@
-"""The composition root: the one module that knows every class.
+"""The composition root: opens the store, builds the replica over it (`wiring`), runs its loops.
 
     async with App(settings) as app:
         await app.run(stop, on_serving=lambda: print(app.serving))
@@ -20,33 +20,11 @@ import grpc
 from controlplane.api.concerns import standard_concerns
 from controlplane.api.drain import Drain
 from controlplane.api.health import Health
-from controlplane.api.pagination import PageTokens
 from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import ServerOptions, bind, create_server
-from controlplane.api.streams import StreamKeeper, StreamLimits
-from controlplane.api.v1.config_service import ConfigService
-from controlplane.api.v1.heartbeat import HeartbeatStream
-from controlplane.api.v1.policy_service import PolicyService
-from controlplane.api.v1.registry_service import RegistryService
 from controlplane.domain.errors import StoreUnavailable
-from controlplane.domain.liveness import LivenessSettings
-from controlplane.domain.policies import Effect
-from controlplane.services.activation import PolicyActivation
-from controlplane.services.beats import BeatIntake
-from controlplane.services.configs import Configs
-from controlplane.services.convergence import Convergence
-from controlplane.services.decisions import Decisions
-from controlplane.services.discovery import Discovery
-from controlplane.services.expiry import Expiry
-from controlplane.services.extra_schemas import ExtraSchemas
-from controlplane.services.hub import Hub, acknowledgements_topic
 from controlplane.services.ids import TimeSortedIds
-from controlplane.services.liveness import Liveness
-from controlplane.services.policies import Policies
-from controlplane.services.read_model import NamespaceView, ReadModel
-from controlplane.services.registry import Registry
 from controlplane.services.store_clock import StoreClock
-from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.settings import EMBEDDED, Settings
 from controlplane.storage.redis.beat_log import RedisBeatLog
 from controlplane.storage.redis.change_feed import RedisChangeFeed
@@ -54,16 +32,9 @@ from controlplane.storage.redis.connection import ServerFacts, StoreConnection
 from controlplane.storage.redis.embedded import EmbeddedStore
 from controlplane.storage.redis.ledger import RedisLedger
 from controlplane.storage.redis.shared_secret import shared_secret
-from controlplane.tasks.beat_flusher import BeatFlusher
-from controlplane.tasks.follower import Follower
-from controlplane.tasks.liveness_sweeper import LivenessSweeper
 from controlplane.tasks.readiness import ReadinessProbe
 from controlplane.tasks.runner import run_tasks
-from fleetplane.v1 import (
-    config_service_pb2_grpc,
-    policy_service_pb2_grpc,
-    registry_service_pb2_grpc,
-)
+from controlplane.wiring import OnTransition, Ports, Replica, build_replica
 
 STORE_RETRY_SECONDS = 1.0
 """Pause between two attempts to reach a store that is not there yet when the daemon starts."""
@@ -92,9 +63,17 @@ class Serving:
 class App:
     """A running daemon: one replica."""
 
-    def __init__(self, settings: Settings, role: Role = Role()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        role: Role = Role(),
+        *,
+        on_transition: OnTransition = lambda _rollout_id, _point: None,
+    ) -> None:
+        """Prepare a replica; `on_transition` is told where rollouts are, for tests of crashes."""
         self._settings = settings
         self._role = role
+        self._on_transition = on_transition
         self._stack = AsyncExitStack()
         self._clock = StoreClock()
         self._drain = Drain()
@@ -117,10 +96,10 @@ class App:
                 StoreConnection(url, client_name="fleetplane")
             )
             facts, secret = await _reached(connection)
-            services = await self._build(building, connection, secret)
+            replica = await self._build(building, connection, secret)
             options = self._options()
             self._server, self._health = create_server(
-                options, Pipeline(standard_concerns(self._drain)), services
+                options, Pipeline(standard_concerns(self._drain)), replica.add_services
             )
             listen = bind(self._server, options)
             await self._server.start()
@@ -185,88 +164,33 @@ class App:
 
     async def _build(
         self, building: AsyncExitStack, connection: StoreConnection, secret: bytes
-    ) -> Callable[[grpc.aio.Server], None]:
-        """Build the services over a store; return what adds them to a server."""
-        settings, clock = self._settings, self._clock
-        liveness_settings = _liveness(settings)
+    ) -> Replica:
+        """Open the ports over a store and build the services over them."""
         ids = TimeSortedIds()
         replica_id = ids.new_id("rep")
-        ledger = await building.enter_async_context(RedisLedger(connection))
-        feed = await building.enter_async_context(
-            RedisChangeFeed(connection, replica_id=replica_id)
+        ports = Ports(
+            ledger=await building.enter_async_context(RedisLedger(connection)),
+            feed=await building.enter_async_context(
+                RedisChangeFeed(connection, replica_id=replica_id)
+            ),
+            beat_log=RedisBeatLog(connection, replica_id=replica_id),
+            clock=self._clock,
+            ids=ids,
         )
-        beat_log = RedisBeatLog(connection, replica_id=replica_id)
-        hub = Hub()
-        read_model = ReadModel(hub, default_effect=Effect(settings.policy_default))
-
-        def acknowledged(namespace: str, _agent_id: str) -> None:
-            hub.notify((acknowledgements_topic(namespace),))
-
-        intake = BeatIntake(clock, liveness_settings, acknowledged)
-        visible = VisibleLedger(ledger, read_model, feed.hint)
-        liveness = Liveness(
-            visible, read_model, intake, PolicyActivation(clock), liveness_settings, clock
-        )
-        expiry = Expiry(ledger, beat_log, read_model, liveness_settings, clock)
-
-        async def restore_beats(namespace: str, view: NamespaceView) -> None:
-            intake.restore(view, await beat_log.deadlines(namespace))
-
-        follower = Follower(feed, read_model, clock, on_loaded=restore_beats)
-        self._loaded = follower.caught_up
-        flusher = BeatFlusher(intake, beat_log, read_model, clock)
-        sweeper = LivenessSweeper(expiry, flusher, read_model, clock)
-        self._tasks += [follower.run, flusher.run, sweeper.run]
+        replica = build_replica(self._settings, ports, self._drain, secret, self._on_transition)
+        self._loaded = replica.caught_up
 
         def probe() -> Coroutine[Any, Any, None]:
             return ReadinessProbe(
                 connection.ping,
-                follower.caught_up,
+                replica.caught_up,
                 self._health,
-                clock,
-                unready_after_seconds=settings.unready_after_seconds,
+                self._clock,
+                unready_after_seconds=self._settings.unready_after_seconds,
             ).run()
 
-        self._tasks.append(probe)
-        keeper = StreamKeeper(
-            drain=self._drain,
-            limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
-        )
-        tokens = PageTokens(secret)
-        configs = Configs(visible, read_model, clock)
-        registry_service = RegistryService(
-            Registry(visible, read_model, ids, liveness_settings),
-            Discovery(read_model),
-            liveness,
-            HeartbeatStream(intake, liveness, read_model, liveness_settings, keeper),
-            read_model,
-            clock,
-            liveness_settings,
-            tokens,
-            keeper,
-        )
-        config_service = ConfigService(
-            configs,
-            ExtraSchemas(visible, configs),
-            Convergence(read_model, clock, is_draining=self._drain.draining.is_set),
-            read_model,
-            tokens,
-            keeper,
-        )
-        policy_service = PolicyService(
-            Policies(visible, read_model, max_policies=settings.max_policies),
-            Decisions(read_model, clock),
-            tokens,
-        )
-
-        def add_services(server: grpc.aio.Server) -> None:
-            registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(
-                registry_service, server
-            )
-            config_service_pb2_grpc.add_ConfigServiceServicer_to_server(config_service, server)
-            policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy_service, server)
-
-        return add_services
+        self._tasks += [*replica.loops, probe]
+        return replica
 
     def _options(self) -> ServerOptions:
         return ServerOptions(
@@ -291,15 +215,6 @@ async def embedded_store(settings: Settings) -> AsyncIterator[EmbeddedStore]:
         yield store
     finally:
         await store.stop()
-
-
-def _liveness(settings: Settings) -> LivenessSettings:
-    return LivenessSettings(
-        interval_ms=round(settings.heartbeat_interval_seconds * 1000),
-        degraded_after_ms=round(settings.degraded_after_seconds * 1000),
-        lost_after_ms=round(settings.lost_after_seconds * 1000),
-        stalled_after_ms=round(settings.stalled_after_seconds * 1000),
-    )
 
 
 async def _reached(connection: StoreConnection) -> tuple[ServerFacts, bytes]:

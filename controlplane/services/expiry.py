@@ -119,6 +119,12 @@ class Expiry:
         self.alarms = 0
         """How often expiry came to a stop since the start of this replica."""
 
+    def is_holding_back(self, namespace: str) -> bool:
+        """Return whether so many of a namespace are silent that expiry slows down or stands."""
+        known = self._namespaces.get(namespace)
+        whole = known.zones.get("") if known is not None else None
+        return whole is not None and whole.mass.state is not MassState.CALM
+
     def mass_states(self) -> dict[tuple[str, str], MassState]:
         """Return (namespace, zone) -> state of all that are not CALM; zone "" is the whole."""
         return {

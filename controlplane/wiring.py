@@ -1,0 +1,310 @@
+"""Builds the use cases of one replica over its ports, the gRPC services over them, and the loops.
+
+Kept apart from `app`, which opens what the ports need and owns what runs. Constructor calls only,
+in the order of their dependencies.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from controlplane.api.drain import Drain as Shutdown
+from controlplane.api.pagination import PageTokens
+from controlplane.api.streams import StreamKeeper, StreamLimits
+from controlplane.api.v1.config_service import ConfigService
+from controlplane.api.v1.heartbeat import HeartbeatStream
+from controlplane.api.v1.lifecycle_service import LifecycleService
+from controlplane.api.v1.policy_service import PolicyService
+from controlplane.api.v1.registry_service import RegistryService
+from controlplane.api.v1.rollout_service import RolloutService
+from controlplane.api.v1.routing_service import RoutingService
+from controlplane.api.v1.task_service import TaskService
+from controlplane.domain.liveness import LivenessSettings
+from controlplane.domain.policies import Effect
+from controlplane.services.activation import PolicyActivation
+from controlplane.services.beats import BeatIntake
+from controlplane.services.commands import Commands
+from controlplane.services.configs import Configs
+from controlplane.services.convergence import Convergence
+from controlplane.services.decisions import Decisions
+from controlplane.services.discovery import Discovery
+from controlplane.services.drains import Drains
+from controlplane.services.emergency_stops import EmergencyStops
+from controlplane.services.expiry import Expiry
+from controlplane.services.extra_schemas import ExtraSchemas
+from controlplane.services.hub import Hub, acknowledgements_topic
+from controlplane.services.lifecycle import Lifecycle
+from controlplane.services.liveness import Liveness
+from controlplane.services.policies import Policies
+from controlplane.services.ports import BeatLog, ChangeFeed, IdSource, Ledger
+from controlplane.services.read_model import NamespaceView, ReadModel
+from controlplane.services.registry import Registry
+from controlplane.services.rollout_reconciler import RolloutReconciler
+from controlplane.services.rollouts import Rollouts
+from controlplane.services.routes import Routes
+from controlplane.services.store_clock import LearningClock
+from controlplane.services.task_assignment import TaskAssigner
+from controlplane.services.task_data import TaskData
+from controlplane.services.task_delivery import TaskDelivery
+from controlplane.services.task_leases import TaskLeases
+from controlplane.services.task_recovery import TaskRecovery
+from controlplane.services.tasks import Tasks
+from controlplane.services.visible_ledger import VisibleLedger
+from controlplane.settings import Settings
+from controlplane.tasks.beat_flusher import BeatFlusher
+from controlplane.tasks.drain_reconciler import DrainReconciler
+from controlplane.tasks.follower import Follower
+from controlplane.tasks.liveness_sweeper import LivenessSweeper
+from controlplane.tasks.rollout_reconciler import RolloutLoop
+from controlplane.tasks.task_dispatcher import TaskDispatcher
+from fleetplane.v1 import (
+    config_service_pb2_grpc,
+    lifecycle_service_pb2_grpc,
+    policy_service_pb2_grpc,
+    registry_service_pb2_grpc,
+    rollout_service_pb2_grpc,
+    routing_service_pb2_grpc,
+    task_service_pb2_grpc,
+)
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
+"""Something that runs as long as the replica does."""
+
+OnTransition = Callable[[str, str], None]
+"""Called with rollout id and point, directly before and after each commit of a rollout."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What a replica stands on."""
+
+    ledger: Ledger
+    feed: ChangeFeed
+    beat_log: BeatLog
+    clock: LearningClock
+    ids: IdSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """What was built."""
+
+    add_services: Callable[[grpc.aio.Server], None]
+    loops: tuple[Loop, ...]
+    caught_up: asyncio.Event
+    """Set once the first snapshot is loaded."""
+
+
+def build_replica(
+    settings: Settings,
+    ports: Ports,
+    shutdown: Shutdown,
+    secret: bytes,
+    on_transition: OnTransition,
+) -> Replica:
+    """Build everything that serves; nothing runs yet."""
+    return _Builder(settings, ports, shutdown, secret, on_transition).build()
+
+
+class _Builder:
+    def __init__(
+        self,
+        settings: Settings,
+        ports: Ports,
+        shutdown: Shutdown,
+        secret: bytes,
+        on_transition: OnTransition,
+    ) -> None:
+        self._settings = settings
+        self._shutdown = shutdown
+        self._tokens = PageTokens(secret)
+        self._on_transition = on_transition
+        self._keeper = StreamKeeper(
+            drain=shutdown, limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds)
+        )
+        self._ports = ports
+        self._clock = ports.clock
+        self._liveness_settings = _liveness(settings)
+        self._hub = Hub()
+        self._read_model = ReadModel(self._hub, default_effect=Effect(settings.policy_default))
+        self._visible = VisibleLedger(ports.ledger, self._read_model, ports.feed.hint)
+        self._activation = PolicyActivation(ports.clock)
+        self._intake = BeatIntake(ports.clock, self._liveness_settings, self._acknowledged)
+        self._assigner = TaskAssigner(ports.ledger, self._read_model, ports.clock)
+        self._recovery = TaskRecovery(
+            ports.ledger,
+            self._read_model,
+            self._assigner,
+            ports.clock,
+            accept_ms=_ms(settings.task_accept_seconds),
+            retention_ms=_ms(settings.task_retention_seconds),
+            pin_ms=_ms(settings.session_pin_seconds),
+        )
+        self._task_data = TaskData(ports.ledger)
+        self._delivery = TaskDelivery(
+            ports.ledger,
+            self._read_model,
+            self._task_data,
+            ports.ids,
+            assigner=self._assigner,
+        )
+        self._drains = Drains(self._visible, self._read_model, ports.clock, self._recovery)
+        self._stops = EmergencyStops(
+            self._visible, self._read_model, self._recovery, ports.ids, ports.clock
+        )
+        self._liveness = Liveness(
+            self._visible,
+            self._read_model,
+            self._intake,
+            self._activation,
+            self._liveness_settings,
+            ports.clock,
+        )
+
+    def build(self) -> Replica:
+        registry = self._registry_service()
+        config = self._config_service()
+        policy = self._policy_service()
+        lifecycle = self._lifecycle_service()
+        task = self._task_service()
+        routing = RoutingService(Routes(self._visible, self._read_model), self._tokens)
+        rollout = self._rollout_service()
+
+        def add_services(server: grpc.aio.Server) -> None:
+            registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
+            config_service_pb2_grpc.add_ConfigServiceServicer_to_server(config, server)
+            policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
+            lifecycle_service_pb2_grpc.add_LifecycleServiceServicer_to_server(lifecycle, server)
+            task_service_pb2_grpc.add_TaskServiceServicer_to_server(task, server)
+            routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(routing, server)
+            rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollout, server)
+
+        loops, caught_up = self._loops()
+        return Replica(add_services=add_services, loops=loops, caught_up=caught_up)
+
+    def _acknowledged(self, namespace: str, _agent_id: str) -> None:
+        self._hub.notify((acknowledgements_topic(namespace),))
+
+    def _loops(self) -> tuple[tuple[Loop, ...], asyncio.Event]:
+        ports, read_model, clock = self._ports, self._read_model, self._clock
+        follower = Follower(ports.feed, read_model, clock, on_loaded=self._restore_beats)
+        flusher = BeatFlusher(self._intake, ports.beat_log, read_model, clock)
+        expiry = Expiry(ports.ledger, ports.beat_log, read_model, self._liveness_settings, clock)
+        sweeper = LivenessSweeper(expiry, flusher, read_model, clock)
+        drains = DrainReconciler(self._drains, self._stops, read_model, clock)
+        dispatcher = TaskDispatcher(
+            self._assigner, self._recovery, self._delivery, read_model, clock
+        )
+        reconciler = RolloutReconciler(
+            ports.ledger,
+            read_model,
+            self._activation,
+            clock,
+            mass_silence=expiry.is_holding_back,
+            on_transition=self._on_transition,
+        )
+        rollouts = RolloutLoop(reconciler, read_model, clock)
+        loops = (
+            follower.run,
+            flusher.run,
+            sweeper.run,
+            dispatcher.run,
+            drains.run,
+            rollouts.run,
+        )
+        return loops, follower.caught_up
+
+    async def _restore_beats(self, namespace: str, view: NamespaceView) -> None:
+        self._intake.restore(view, await self._ports.beat_log.deadlines(namespace))
+
+    def _registry_service(self) -> RegistryService:
+        heartbeat = HeartbeatStream(
+            self._intake,
+            self._liveness,
+            self._read_model,
+            self._liveness_settings,
+            self._keeper,
+            commands=Commands(self._read_model, self._clock),
+            stops=self._stops,
+        )
+        return RegistryService(
+            Registry(self._visible, self._read_model, self._ports.ids, self._liveness_settings),
+            Discovery(self._read_model),
+            self._liveness,
+            heartbeat,
+            self._read_model,
+            self._clock,
+            self._liveness_settings,
+            self._tokens,
+            self._keeper,
+        )
+
+    def _config_service(self) -> ConfigService:
+        configs = Configs(self._visible, self._read_model, self._clock)
+        convergence = Convergence(
+            self._read_model, self._clock, is_draining=self._shutdown.draining.is_set
+        )
+        return ConfigService(
+            configs,
+            ExtraSchemas(self._visible, configs),
+            convergence,
+            self._read_model,
+            self._tokens,
+            self._keeper,
+        )
+
+    def _policy_service(self) -> PolicyService:
+        policies = Policies(
+            self._visible, self._read_model, max_policies=self._settings.max_policies
+        )
+        return PolicyService(policies, Decisions(self._read_model, self._clock), self._tokens)
+
+    def _lifecycle_service(self) -> LifecycleService:
+        lifecycle = Lifecycle(
+            self._visible,
+            self._read_model,
+            self._activation,
+            self._drains,
+            self._recovery,
+            self._clock,
+        )
+        return LifecycleService(lifecycle, self._drains, self._stops, self._shutdown)
+
+    def _task_service(self) -> TaskService:
+        tasks = Tasks(
+            self._visible,
+            self._read_model,
+            self._ports.ids,
+            self._task_data,
+            self._assigner,
+            self._clock,
+            max_waiting=self._settings.max_waiting_tasks,
+        )
+        leases = TaskLeases(
+            self._visible,
+            self._read_model,
+            self._assigner,
+            self._clock,
+            pin_ms=_ms(self._settings.session_pin_seconds),
+        )
+        return TaskService(tasks, leases, self._delivery, self._tokens, self._keeper)
+
+    def _rollout_service(self) -> RolloutService:
+        rollouts = Rollouts(self._visible, self._read_model, self._ports.ids, self._clock)
+        return RolloutService(rollouts, self._tokens, self._keeper)
+
+
+def _liveness(settings: Settings) -> LivenessSettings:
+    return LivenessSettings(
+        interval_ms=_ms(settings.heartbeat_interval_seconds),
+        degraded_after_ms=_ms(settings.degraded_after_seconds),
+        lost_after_ms=_ms(settings.lost_after_seconds),
+        stalled_after_ms=_ms(settings.stalled_after_seconds),
+    )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
