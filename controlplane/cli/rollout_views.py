@@ -84,14 +84,25 @@ def rollouts_table(rollouts: Iterable[pb.Rollout]) -> str:
     )
 
 
+_TURNED_BACK: Final = frozenset(
+    {RolloutPhase.ABORTING, RolloutPhase.DRAINING_NEW, RolloutPhase.ROLLED_BACK}
+)
+"""Phases of a rollout that goes back, or has."""
+
+
 def steps_line(rollout: pb.Rollout) -> str:
-    """Return the steps: passed with a tick, the present one with an arrow, those to come."""
+    """Return the steps: passed with a tick, the present one with an arrow, those to come.
+
+    The step at which a rollout turned back has a cross.
+    """
+    phase = RolloutPhase(rollout.phase)
+    at = "✗" if phase in _TURNED_BACK else "▶"
     parts = []
     for index, step in enumerate(rollout.plan.steps):
         if succeeded(rollout) or index < rollout.step_index:
             sign = "✓"
-        elif index == rollout.step_index and not ended(rollout):
-            sign = "▶"
+        elif index == rollout.step_index and (phase in _TURNED_BACK or not ended(rollout)):
+            sign = at
         else:
             sign = "·"
         parts.append(f"{sign} {percent(step.weight_bp)}" + (" (pause)" * step.pause_after))

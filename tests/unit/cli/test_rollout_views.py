@@ -46,7 +46,9 @@ def rollout(
 def test_steps_show_what_has_passed_what_is_on_and_what_is_to_come() -> None:
     assert steps_line(rollout(step_index=1)) == "✓ 10 %   ▶ 50 % (pause)   · 100 %"
     assert steps_line(rollout(pb.ROLLOUT_PHASE_SUCCEEDED, step_index=2)).count("✓") == 3
-    assert "▶" not in steps_line(rollout(pb.ROLLOUT_PHASE_ROLLED_BACK, step_index=1))
+    back = steps_line(rollout(pb.ROLLOUT_PHASE_ROLLED_BACK, step_index=1))
+    assert back == "✓ 10 %   ✗ 50 % (pause)   · 100 %"
+    assert "▶" not in steps_line(rollout(pb.ROLLOUT_PHASE_SUPERSEDED, step_index=1))
 
 
 def test_the_weight_is_a_bar() -> None:
