@@ -53,7 +53,9 @@ class WorkReplica:
         self.read_model = ReadModel(Hub())
         self.read_model.ready = True
         self.read_model.swap(self.read_model.new_view(NS))
-        visible = VisibleLedger(self.ledger, self.read_model, lambda _: self.follow_now())
+        visible = self.visible = VisibleLedger(
+            self.ledger, self.read_model, lambda _: self.follow_now()
+        )
         ids = TimeSortedIds()
         self.data = TaskData(self.ledger)
         self.assigner = TaskAssigner(self.ledger, self.read_model, clock)
