@@ -295,7 +295,9 @@ def _measured(case: Case, look: Measurement) -> Transition | None:
     rollout = case.rollout
     if rollout.message.startswith((MASS_SILENCE, INSUFFICIENT_CAPACITY)):
         return transitions.hold(rollout, look.message)
-    known = (rollout.canary, rollout.stable) == (look.canary, look.stable)
+    known = (rollout.canary, rollout.stable) == (look.canary, look.stable) and (
+        len(rollout.marks) == len(case.seen.marks)
+    )
     if (known and not rollout.errors_in_a_row) or (
         case.now_ms - rollout.updated_at_ms < MEASURE_EVERY_MS
     ):
