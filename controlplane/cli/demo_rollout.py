@@ -60,6 +60,7 @@ PLAN: Final = RolloutPlan(
     observe=3.0,
     max_dwell=60.0,
     progress_deadline=30.0,
+    max_pause=10.0,
     drain_deadline=10.0,
     on_inconclusive=OnInconclusive.ROLLBACK,
     evict_on_abort=True,

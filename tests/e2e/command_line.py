@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from typer.testing import Result
 
-from controlplane.cli.demo_agent import Crew
+from controlplane.cli.demo_agent import Crew, Part
 from tests.fakes.daemon import Daemon
 
 Run = Callable[..., Result]
@@ -39,9 +39,11 @@ def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def crew(daemon: Daemon, namespace: str, *numbers: int) -> Iterator[None]:
-    """Agents that are alive: a process of the demo."""
-    told = Crew(address=daemon.address, namespace=namespace, run="e2e", agents=list(numbers))
+def crew(daemon: Daemon, namespace: str, *numbers: int, part: Part | None = None) -> Iterator[None]:
+    """Agents that are alive: a process of the demo; with a part, instances that take tasks."""
+    told = Crew(
+        address=daemon.address, namespace=namespace, run="e2e", agents=list(numbers), part=part
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "controlplane.cli.demo_agent"],
         stdin=subprocess.PIPE,
