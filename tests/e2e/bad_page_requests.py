@@ -8,6 +8,9 @@ from google.protobuf.message import Message
 from fleetplane.v1 import config_service_pb2 as config_pb
 from fleetplane.v1 import policy_service_pb2 as policy_pb
 from fleetplane.v1 import registry_service_pb2 as registry_pb
+from fleetplane.v1 import rollout_service_pb2 as rollout_pb
+from fleetplane.v1 import routing_service_pb2 as routing_pb
+from fleetplane.v1 import task_service_pb2 as task_pb
 from tests.e2e.bad_requests import (
     Make,
     Row,
@@ -41,7 +44,11 @@ def _paged(method: str, request: Callable[..., Message]) -> Iterator[Row]:
         "ListPolicies": {"enabled_only": True},
         "ListConfigRevisions": {"scope": {"agent_name": "reader"}},
         "Discover": {"filter": {"owner": "somebody"}},
+        "ListTasks": {"submitter": "somebody"},
+        "ListRollouts": {"active_only": True},
     }
+    if method not in others:
+        return
     yield wrong(
         method,
         "a cursor of other arguments",
@@ -62,6 +69,9 @@ def _pages() -> Iterator[Row]:
     yield from _paged("Discover", registry_pb.DiscoverRequest)
     yield from _paged("ListConfigRevisions", config_pb.ListConfigRevisionsRequest)
     yield from _paged("ListPolicies", policy_pb.ListPoliciesRequest)
+    yield from _paged("ListTasks", task_pb.ListTasksRequest)
+    yield from _paged("ListRoutes", routing_pb.ListRoutesRequest)
+    yield from _paged("ListRollouts", rollout_pb.ListRolloutsRequest)
 
 
 ROWS: Final = tuple(_pages())

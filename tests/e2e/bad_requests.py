@@ -14,7 +14,7 @@ NOWHERE: Final = "nobody-has-this-id"
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What the rows refer to. Two agents and two policies each, two revisions of a layer."""
+    """What the rows refer to: at least two of everything that is listed."""
 
     namespace: str
     agent_id: str
@@ -27,6 +27,10 @@ class World:
     """Of the policy `p-1`."""
     layer_revision: int
     """Of the namespace's layer, which has an older one."""
+    task_id: str
+    """A task that waits for an agent nobody has registered."""
+    rollout_id: str
+    """Of `roller`, paused."""
     tokens: dict[str, str]
     """By method: a token of its second page. `elsewhere`: of ListAgents in another namespace."""
 

@@ -13,19 +13,24 @@ from grpc_status import rpc_status
 from fleetplane.v1 import (
     agent_pb2,
     config_service_pb2,
-    config_service_pb2_grpc,
+    lifecycle_service_pb2,
     policy_service_pb2,
-    policy_service_pb2_grpc,
     registry_service_pb2,
-    registry_service_pb2_grpc,
+    rollout_service_pb2,
+    routing_service_pb2,
+    task_service_pb2,
 )
 from tests.e2e import (
     bad_config_requests,
+    bad_lifecycle_requests,
     bad_page_requests,
     bad_policy_requests,
     bad_registry_requests,
+    bad_rollout_requests,
+    bad_task_requests,
 )
 from tests.e2e.bad_requests import Row, World, struct
+from tests.e2e.bad_world import world
 from tests.fakes.daemon import Daemon, running_daemon
 
 pytestmark = pytest.mark.xdist_group("bad input")
@@ -38,6 +43,10 @@ _SERVICES = tuple(
         (registry_service_pb2, "RegistryService"),
         (config_service_pb2, "ConfigService"),
         (policy_service_pb2, "PolicyService"),
+        (lifecycle_service_pb2, "LifecycleService"),
+        (task_service_pb2, "TaskService"),
+        (routing_service_pb2, "RoutingService"),
+        (rollout_service_pb2, "RolloutService"),
     )
 )
 ROWS = (
@@ -45,6 +54,9 @@ ROWS = (
     *bad_page_requests.ROWS,
     *bad_config_requests.ROWS,
     *bad_policy_requests.ROWS,
+    *bad_lifecycle_requests.ROWS,
+    *bad_task_requests.ROWS,
+    *bad_rollout_requests.ROWS,
 )
 METHODS = {method.name: method for service in _SERVICES for method in service.methods}
 
@@ -131,89 +143,12 @@ def refusal_of(error: Any) -> Refusal:
 @pytest.fixture(scope="module")
 def plane() -> Iterator[Plane]:
     with running_daemon(grace_seconds=1.0) as daemon, _channel(daemon) as channel:
-        yield Plane(channel, _world(channel, "crowded"))
+        yield Plane(channel, world(channel, "crowded"))
 
 
 def _channel(daemon: Daemon) -> grpc.Channel:
     # Messages above 4 MiB must leave the client to be refused by the daemon.
     return grpc.insecure_channel(daemon.address, [("grpc.max_send_message_length", -1)])
-
-
-def _world(channel: grpc.Channel, namespace: str) -> World:
-    registry: Any = registry_service_pb2_grpc.RegistryServiceStub(channel)
-    configs: Any = config_service_pb2_grpc.ConfigServiceStub(channel)
-    policies: Any = policy_service_pb2_grpc.PolicyServiceStub(channel)
-    pb = registry_service_pb2
-
-    def register(name: str, where: str = namespace, **fields: Any) -> pb.RegisterResponse:
-        spec = agent_pb2.AgentSpec(name=name, version="1.0.0")
-        return registry.Register(
-            pb.RegisterRequest(namespace=where, agent_id=f"agt-{name}", spec=spec, **fields)
-        )
-
-    first = register("reader", instance={"instance_id": "box-1"}, request_id="used")
-    second = register("reader", instance={"instance_id": "box-1"})
-    for name in ("writer", "walker"):
-        beaten = register(name, instance={"instance_id": f"box-{name}"})
-        _beat(registry, namespace, beaten.instance)
-        register(name, "elsewhere-but-real")
-    revisions = [
-        configs.UpdateConfig(
-            config_service_pb2.UpdateConfigRequest(
-                namespace=namespace, set=struct(temperature=value)
-            )
-        ).layer.revision
-        for value in (0.1, 0.2)
-    ]
-    made = [
-        policies.CreatePolicy(
-            policy_service_pb2.CreatePolicyRequest(
-                namespace=namespace,
-                policy=policy_service_pb2.Policy(
-                    policy_id=policy_id,
-                    action=policy_service_pb2.POLICY_ACTION_LOG_ONLY,
-                    match_all=True,
-                ),
-            )
-        ).policy
-        for policy_id in ("p-1", "p-2")
-    ]
-    seen = made[-1].revision
-    page: Any = {"namespace": namespace, "page_size": 1}
-    tokens = {
-        "ListAgents": registry.ListAgents(pb.ListAgentsRequest(**page, min_revision=seen)),
-        "Discover": registry.Discover(pb.DiscoverRequest(**page, min_revision=seen)),
-        "elsewhere": registry.ListAgents(
-            pb.ListAgentsRequest(namespace="elsewhere-but-real", page_size=1)
-        ),
-        "ListConfigRevisions": configs.ListConfigRevisions(
-            config_service_pb2.ListConfigRevisionsRequest(**page)
-        ),
-        "ListPolicies": policies.ListPolicies(
-            policy_service_pb2.ListPoliciesRequest(**page, min_revision=seen)
-        ),
-    }
-    assert all(page.next_page_token for page in tokens.values()), tokens
-    return World(
-        namespace=namespace,
-        agent_id=first.agent.agent_id,
-        agent_revision=second.agent.revision,
-        old_generation=first.instance.generation,
-        generation=second.instance.generation,
-        policy_revision=made[0].revision,
-        layer_revision=revisions[-1],
-        tokens={name: page.next_page_token for name, page in tokens.items()},
-    )
-
-
-def _beat(registry: Any, namespace: str, instance: agent_pb2.Instance) -> None:
-    """Make the agent of an instance ACTIVE."""
-    beat = registry_service_pb2.Beat(
-        instance_id=instance.instance_id, generation=instance.generation, seq=1
-    )
-    request = registry_service_pb2.HeartbeatRequest(namespace=namespace, batch=1, beats=[beat])
-    (answer,) = registry.Heartbeat(iter([request]), timeout=DEADLINE)
-    assert not answer.results
 
 
 def test_the_table_covers_every_method() -> None:

@@ -73,9 +73,10 @@ def order_from_proto(request: pb.StartRolloutRequest) -> RolloutOrder:
     plan, canary, reason = _DEFAULTS, None, ""
     with collecting(wrong):
         plan = plan_from_proto(request.plan)
-    if request.HasField("canary") and not wrong:
+    if not wrong:
         with collecting(wrong):
-            canary = _canary_from_proto(request)
+            spec = _canary_from_proto(request)
+            canary = spec if request.HasField("canary") else None
     with collecting(wrong):
         reason = reason_from_proto(request.reason)
     if wrong:
@@ -92,7 +93,10 @@ def order_from_proto(request: pb.StartRolloutRequest) -> RolloutOrder:
 
 
 def _canary_from_proto(request: pb.StartRolloutRequest) -> AgentSpec:
-    """Return what is registered as the new version; its name and version need not be repeated."""
+    """Return what is registered as the new version; its name and version need not be repeated.
+
+    Without a canary this is what any new version must be: a name and a semantic version.
+    """
     spec = agent_pb2.AgentSpec()
     spec.CopyFrom(request.canary)
     wrong: list[FieldViolation] = []
