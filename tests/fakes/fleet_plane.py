@@ -106,6 +106,7 @@ class Plane:
         self.streams: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
         self.watched: list[config_service_pb2.WatchConfigRequest] = []
+        self.discovered: list[registry_service_pb2.DiscoverRequest] = []
         self.sent_away = 0
         self._changed = asyncio.Event()
 

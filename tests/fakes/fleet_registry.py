@@ -157,6 +157,7 @@ class RegistryFake(Service, registry_service_pb2_grpc.RegistryServiceServicer):
 
     async def Discover(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self.enter("Discover", context)
+        self.plane.discovered.append(request)
         return self._page(request, registry_service_pb2.DiscoverResponse())
 
     async def UpdateAgent(self, request: Any, context: Any) -> Any:  # noqa: N802
