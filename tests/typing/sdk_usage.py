@@ -1,6 +1,8 @@
 """How users write against the SDK: checked by mypy --strict and pyright, never run."""
 
 import asyncio
+import signal
+from datetime import datetime
 from typing import assert_type
 
 from fleetplane import (
@@ -15,12 +17,14 @@ from fleetplane import (
     Catalogue,
     ChannelConfig,
     ConfigUpdate,
+    DrainAction,
     EffectiveConfig,
     Evaluation,
     FailMode,
     FleetClient,
     FleetError,
     InstanceSpec,
+    LeaseFenced,
     NotFound,
     PolicyAction,
     PolicyDenied,
@@ -28,12 +32,26 @@ from fleetplane import (
     Reason,
     Registration,
     RetryPolicy,
+    RolloutPhase,
+    RolloutPlan,
+    RolloutStep,
     Scope,
+    Task,
+    TaskContext,
+    TaskFailed,
+    TaskReason,
+    TaskRejected,
+    TaskState,
+    TaskSubmission,
     TlsConfig,
 )
 from fleetplane.v1.agent_pb2 import Agent as AgentRecord
+from fleetplane.v1.lifecycle_service_pb2 import DeactivateResponse, Drain, EmergencyStop
 from fleetplane.v1.policy_service_pb2 import PolicyDecision
 from fleetplane.v1.registry_service_pb2 import FindBestAgentResponse, RegisterResponse
+from fleetplane.v1.rollout_service_pb2 import Rollout
+from fleetplane.v1.routing_service_pb2 import Route
+from fleetplane.v1.task_service_pb2 import Task as TaskRecord
 
 
 async def apply(config: EffectiveConfig) -> None:
@@ -73,6 +91,63 @@ async def agents() -> None:
         assert_type(await double(1, times=3), int)
 
     Agent("b", "1.0.0", on_config=apply_at_once, on_state=note, degraded_after=30.0)
+
+
+async def handlers(agent: Agent) -> None:
+    @agent.task("summarize")
+    async def summarize(task: TaskContext) -> str:
+        assert_type(task.payload, bytes)
+        assert_type(task.deadline, datetime | None)
+        assert_type(task.cancelled.is_set(), bool)
+        try:
+            await task.progress(0.5, "half", checkpoint={"page": 3})
+        except LeaseFenced as error:
+            assert_type(error.reason, Reason)
+        raise TaskRejected("never")
+
+    @agent.task
+    def anything(task: TaskContext) -> dict[str, int] | None:
+        task.progress_blocking(0.1)
+        return None
+
+    @agent.task("bytes")
+    async def raw(_: TaskContext) -> bytes:
+        return b""
+
+    assert_type(agent.task(), Task)
+    async with agent:
+        assert_type(await agent.run_until_stopped(), signal.Signals | AgentState)
+        await agent.drain(5.0)
+
+
+async def tasks(client: FleetClient) -> None:
+    task = await client.submit_task("x", [1], agent_name="a", on_drain=DrainAction.FAIL)
+    assert_type(task, TaskRecord)
+    results = await client.submit_tasks([TaskSubmission(kind="x", capabilities=("y",))])
+    assert_type(results, list[TaskRecord | FleetError])
+    try:
+        assert_type(await client.run_task("x", b"", agent_name="a", deadline=30.0), bytes)
+    except TaskFailed as error:
+        assert_type(error.task_reason, TaskReason)
+        assert_type(error.task, TaskRecord)
+    async for seen in client.follow_tasks([task.task_id]):
+        assert_type(seen, TaskRecord)
+        assert_type(TaskState(seen.state).ended, bool)
+    async for seen in client.list_tasks(states=[TaskState.FAILED]):
+        assert_type(seen.hop_count, int)
+
+
+async def operations(client: FleetClient) -> None:
+    assert_type(await client.activate("a", reason="tested"), AgentRecord)
+    assert_type(await client.deactivate("a", "night", drain_deadline=60), DeactivateResponse)
+    assert_type(await client.get_drain(instance_id="i", wait=30), Drain)
+    assert_type(await client.emergency_stop("runaway", names="a"), EmergencyStop)
+    assert_type(await client.set_route("a", {"2.0.0": 1_000, "1.0.0": 9_000}), Route)
+    plan = RolloutPlan(steps=[1_000, RolloutStep(weight_bp=10_000)], observe=30.0)
+    rollout = await client.start_rollout("a", "2.0.0", plan=plan)
+    assert_type(rollout, Rollout)
+    async for seen in client.watch_rollout(rollout.rollout_id):
+        assert_type(RolloutPhase(seen.phase).ended, bool)
 
 
 async def registry(client: FleetClient) -> None:
