@@ -21,7 +21,7 @@ from controlplane.domain.routing import (
     total_score,
 )
 from controlplane.domain.selection import AgentFilter
-from controlplane.domain.tasks import Task, TaskStream
+from controlplane.domain.tasks import Task, TaskReason, TaskStream
 from controlplane.services.read_model import LiveInstance, NamespaceView
 from controlplane.services.route_choice import routed
 from controlplane.services.waiting_tasks import Want
@@ -29,6 +29,12 @@ from controlplane.services.waiting_tasks import Want
 SHARE_SIZE: Final = 500
 """Agents scored at once: 2 ms of work. Of more, a share chosen at random is scored first and the
 others when it is full: the best of so many is as good as the best."""
+
+LOOKED_AT_PER_SCORED: Final = 10
+"""Agents without a free slot that are passed over in the time of scoring one."""
+
+REMEMBERED_HOPS: Final = 3
+"""Latest leases of a task whose holders are avoided if they came to nothing."""
 
 POOLS_KEPT: Final = 256
 """Wants whose agents are remembered within a pass: beyond, the one made first is made anew."""
@@ -61,7 +67,7 @@ class Reservations:
 
     def slots(self, instance_id: str) -> int:
         """Return how many slots of an instance are reserved."""
-        return self._slots[instance_id]
+        return self._slots.get(instance_id, 0)
 
     def plan(self, task_id: str, instance_id: str) -> None:
         """Reserve a slot for a task."""
@@ -142,6 +148,28 @@ class _Pool:
         self.shares = shares
 
 
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+_CAME_TO_NOTHING: Final = frozenset(
+    {
+        TaskReason.AGENT_FAILED,
+        TaskReason.ATTEMPT_TIMEOUT,
+        TaskReason.NOT_ACCEPTED,
+        TaskReason.RELEASED,
+    }
+)
+"""Ends of a lease after which another instance may do better."""
+
+
+def _failed_before(task: Task) -> frozenset[str]:
+    """Return the instances that a task should not go to if there are others."""
+    if not task.hops:
+        return _NOBODY
+    return frozenset(
+        hop.instance_id for hop in task.hops[-REMEMBERED_HOPS:] if hop.reason in _CAME_TO_NOTHING
+    )
+
+
 class Placement:
     """Places tasks for one pass over a namespace. Plans only; nothing is written."""
 
@@ -164,7 +192,16 @@ class Placement:
         return not self._fill(self._pool(want))
 
     def place(self, task: Task, want: Want) -> Place | None:
-        """Reserve a slot for a task at the fittest agent that its route allows; None: nowhere."""
+        """Reserve a slot for a task at the fittest agent that its route allows; None: nowhere.
+
+        Instances with which it came to nothing before are the last choice.
+        """
+        avoid = _failed_before(task)
+        place = self._search(task, want, avoid)
+        return place if place is not None or not avoid else self._search(task, want, _NOBODY)
+
+    def _search(self, task: Task, want: Want, avoid: frozenset[str]) -> Place | None:
+        """Reserve a slot on an instance other than those to avoid."""
         pool = self._pool(want)
         allowed = self._allowed(task)
         passed_over: list[tuple[float, float, str]] = []
@@ -180,15 +217,18 @@ class Placement:
             elif allowed is not None and not allowed(offer.agent):
                 passed_over.append((score, tie, agent_id))
             else:
-                place = self._take(offer, task)
-                heappush(pool.heap, (-now, tie, agent_id))
+                place = self._take(offer, task, avoid)
+                passed_over.append((-now, tie, agent_id))
         for entry in passed_over:
             heappush(pool.heap, entry)
         return place
 
-    def _take(self, offer: _Offer, task: Task) -> Place | None:
+    def _take(self, offer: _Offer, task: Task, avoid: frozenset[str]) -> Place | None:
         unit = task.spec.session_id or task.task_id
-        slots = least_loaded(offer.slots, offer.agent.spec.max_concurrency, unit)
+        usable = offer.slots
+        if avoid:
+            usable = [one for one in usable if one.instance.instance_id not in avoid]
+        slots = least_loaded(usable, offer.agent.spec.max_concurrency, unit)
         if slots is None:
             return None
         slots.load += 1
@@ -254,14 +294,25 @@ class Placement:
         """Score further agents if none is left; False if there are none that can take a task."""
         while not pool.heap and pool.shares:
             share = pool.shares.pop()
-            self.scored += len(share)
+            self.scored += len(share) // LOOKED_AT_PER_SCORED
             for agent_id in share:
+                if not self._has_room(agent_id):
+                    continue
+                self.scored += 1
                 offer = self._offer(agent_id)
                 score = offer.score() if offer is not None else None
                 if score is not None:
                     # Equals are told apart at random, so that an idle fleet is used evenly.
                     heappush(pool.heap, (-score, self._random.random(), agent_id))
         return bool(pool.heap)
+
+    def _has_room(self, agent_id: str) -> bool:
+        """Whether an agent may have a free slot: most of a fleet that is busy has none."""
+        entry = self._seen().agents.get(agent_id)
+        if entry is None:
+            return False
+        most, reserved = entry.agent.spec.max_concurrency, self._reservations.slots
+        return any(live.load + reserved(name) < most for name, live in entry.instances.items())
 
     def _seen(self) -> NamespaceView:
         if self._view is None:

@@ -25,8 +25,9 @@ Longer than its commit takes to arrive here, different each time, so that replic
 IDLE_SECONDS: Final = 1.0
 """Longest time that tasks wait without a look, whatever has changed or not."""
 
-CONTESTED_SECONDS: Final = (0.01, 0.03)
-"""Pause before the next pass when another replica was faster: its commits are seen by then."""
+SEEN_SECONDS: Final = (0.01, 0.03)
+"""Pause before the next pass when something was committed that is not seen here yet: by another
+replica that was faster, or by recovery. It is seen by then."""
 
 RETRY_SECONDS: Final = 0.1
 """Pause after a pass that the store did not answer."""
@@ -88,7 +89,7 @@ class TaskDispatcher:
                 await self._clock.sleep(RETRY_SECONDS)
                 continue
             if self._assigner.contested > contested:
-                self._look_within(namespace, self._random.uniform(*CONTESTED_SECONDS))
+                self._look_within(namespace, self._random.uniform(*SEEN_SECONDS))
             scored = self._assigner.scored - scored
             if scored >= MANY_AGENTS:
                 await self._clock.sleep(scored * PAUSE_PER_AGENT_SECONDS)
@@ -121,7 +122,8 @@ class TaskDispatcher:
             self._subscribe(news, namespaces)
             try:
                 for namespace in namespaces:
-                    await self._recovery.sweep(namespace)
+                    if await self._recovery.sweep(namespace):
+                        self._look_within(namespace, self._random.uniform(*SEEN_SECONDS))
                     if len(self._read_model.view(namespace).work.tasks.waiting):
                         self._look_within(namespace, IDLE_SECONDS)
                 await self._delivery.remove_left()

@@ -182,6 +182,31 @@ async def test_a_paused_task_waits_for_its_moment(fleet):
     assert (await fleet.task(lease.task_id)).epoch > lease.epoch
 
 
+async def test_a_task_goes_elsewhere_after_an_instance_failed_it(fleet):
+    await fleet.add_agent("a", "a1", "a2", capabilities=("c",), max_concurrency=9)
+    await fleet.add_agent("b", "b1", capabilities=("c",), max_concurrency=9)
+    task_id = await fleet.submit("", capabilities=("c",), max_attempts=9)
+    holders: list[str] = []
+    for _ in range(5):
+        assert await fleet.one.assign() == 1
+        lease = await fleet.accept(task_id)
+        holders.append(lease.instance_id)
+        await fleet.one.leases.fail(
+            NS, lease, detail="", permanent=False, release=True, caller=AGENT
+        )
+        fleet.clock.shift(61)  # the longest pause between two attempts
+    assert sorted(holders[:3]) == ["a1", "a2", "b1"]
+    assert set(holders[3:]) <= {"a1", "a2", "b1"}, "the last choice is a choice"
+
+
+async def test_a_task_that_nobody_else_can_take_goes_back_to_who_failed_it(fleet):
+    await fleet.add_agent("worker", "w")
+    lease = await fleet.running()
+    await fleet.one.leases.fail(NS, lease, detail="", permanent=False, release=True, caller=AGENT)
+    assert await fleet.one.assign() == 1
+    assert fleet.held("w") == [lease.task_id]
+
+
 async def route(fleet: WorkFleet, **weights: int) -> None:
     shares = tuple(
         Share(agent_id=agent_id, version=agent_id, weight_bp=weight)

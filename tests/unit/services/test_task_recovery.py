@@ -1,18 +1,13 @@
 """Leases end with those who held them; what cannot be done any more fails, with a reason."""
 
-from inspect import iscoroutinefunction
-from random import Random
-
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from controlplane.domain.agents import AgentStatus, InstanceState
+from controlplane.domain.agents import InstanceState
 from controlplane.domain.errors import LeaseFenced, StoreUnavailable
 from controlplane.domain.routes import SessionPin, pin_key
 from controlplane.domain.tasks import TaskReason, TaskState
 from controlplane.services.ports import Collection, Put
-from controlplane.services.task_recovery import SWEEP_LIMIT, HandedOver
+from controlplane.services.task_recovery import SWEEP_LIMIT
 from controlplane.services.task_upkeep import PER_COMMIT, REMOVED_AT_ONCE, SCAN_SECONDS
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.work_fleet import (
@@ -22,7 +17,6 @@ from tests.fakes.work_fleet import (
     PIN_MS,
     RETENTION_MS,
     WorkFleet,
-    WorkReplica,
 )
 
 
@@ -203,119 +197,6 @@ async def test_recovery_wakes_the_assigner_for_free_slots_and_waiting_tasks(flee
     assert await fleet.one.assigner.next_woken() == NS
 
 
-async def test_tasks_of_a_stopped_agent_go_to_another_with_the_capabilities(fleet):
-    await fleet.add_agent("worker", "w", capabilities=("c", "d"), max_concurrency=2)
-    held = await fleet.running(capabilities=("c",))
-    assigned = await fleet.submit(capabilities=("d", "c"))
-    await fleet.one.assign()
-    waiting = await fleet.submit(capabilities=("c",))
-    await fleet.add_agent("other", "o", capabilities=("c", "d"), max_concurrency=9)
-    await fleet.stop_agent("worker", "too expensive")
-    over = await fleet.one.recovery.hand_over(NS, "worker", reason="too expensive", actor="ada")
-    assert over == HandedOver(requeued=3, failed=0)
-    await fleet.follow()
-    assert await fleet.one.assign() == 3
-    for task_id in (held.task_id, assigned, waiting):
-        task = await fleet.task(task_id)
-        assert (task.agent_id, task.attempts) == ("other", 0)
-    assert await last_hop(fleet, held.task_id) is TaskReason.DEACTIVATED
-    audit = [entry for _, _, entry in await fleet.admin.read_audit(NS, limit=1_000)]
-    assert [e.reason for e in audit if e.actor == "ada"][-3:] == ["too expensive"] * 3
-    with pytest.raises(LeaseFenced):
-        await fleet.one.leases.complete(NS, held, result=b"", caller=AGENT)
-
-
-async def test_tasks_of_a_stopped_agent_that_nobody_else_can_do_fail_with_its_reason(fleet):
-    await fleet.add_agent("worker", "w", capabilities=("c",), max_concurrency=1)
-    held = await fleet.running()
-    named = await fleet.submit()
-    capable = await fleet.submit("", capabilities=("c",))
-    elsewhere = await fleet.submit("somebody-else")
-    unheard_of = await fleet.submit("", capabilities=("telepathy",))
-    await fleet.stop_agent("worker", "too expensive")
-    over = await fleet.one.recovery.hand_over(NS, "worker", reason="too expensive", actor="ada")
-    assert over == HandedOver(requeued=0, failed=3)
-    for task_id in (held.task_id, named, capable):
-        task = await fleet.task(task_id)
-        assert (task.state, task.reason) == (TaskState.FAILED, TaskReason.NO_AGENT)
-        assert "too expensive" in task.detail
-    for task_id in (elsewhere, unheard_of):
-        assert (await fleet.task(task_id)).state is TaskState.PENDING
-    assert await fleet.slots("w") == 0
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        (AgentStatus.REGISTERED, ""),
-        (AgentStatus.DEGRADED, ""),
-        (AgentStatus.INACTIVE, "LOST"),
-        (AgentStatus.INACTIVE, "STOPPED"),
-    ],
-)
-async def test_tasks_wait_for_an_agent_that_may_come_back(fleet, status, reason):
-    await fleet.add_agent("old", name="worker", version="1.0.0", capabilities=("c",))
-    await fleet.add_agent("new", name="worker", version="2.0.0", capabilities=("c",))
-    await fleet.change_agent("new", status=status, status_reason=reason)
-    tasks = [await fleet.submit(), await fleet.submit("", capabilities=("c",))]
-    await fleet.stop_agent("old")
-    assert await fleet.one.recovery.hand_over(NS, "old", reason="", actor="ada") == HandedOver()
-    assert await fleet.one.sweep() == 0
-    for task_id in tasks:
-        assert (await fleet.task(task_id)).state is TaskState.PENDING
-
-
-async def test_an_agent_that_was_not_stopped_is_not_handed_over(fleet):
-    await fleet.add_agent("worker", "w")
-    lease = await fleet.running()
-    for agent_id in ("worker", "unknown"):
-        over = await fleet.one.recovery.hand_over(NS, agent_id, reason="", actor="ada")
-        assert over == HandedOver()
-    assert (await fleet.task(lease.task_id)).state is TaskState.RUNNING
-
-
-async def test_a_sweep_finishes_the_hand_over_of_a_replica_that_died(fleet):
-    await fleet.add_agent("worker", "w", capabilities=("c",))
-    held = await fleet.running(capabilities=("c",))
-    waiting = await fleet.submit()
-    await fleet.add_agent("other", "o", capabilities=("c",))
-    await fleet.one.sweep()
-    await fleet.stop_agent("worker", "too expensive")
-    assert await fleet.one.sweep() == 2
-    assert (await fleet.task(held.task_id)).spec.agent_name == ""
-    failed = await fleet.task(waiting)
-    assert (failed.state, failed.reason) == (TaskState.FAILED, TaskReason.NO_AGENT)
-    assert await fleet.one.sweep() == 0
-
-
-async def test_a_paused_task_of_a_stopped_agent_fails_too(fleet):
-    await fleet.add_agent("worker", "w")
-    lease = await fleet.running()
-    await fleet.one.leases.fail(
-        NS, lease, detail="boom", permanent=False, release=False, caller=AGENT
-    )
-    await fleet.stop_agent("worker")
-    assert await fleet.one.sweep() == 1
-    assert (await fleet.task(lease.task_id)).reason is TaskReason.NO_AGENT
-
-
-async def test_a_hand_over_meets_tasks_that_end_meanwhile(fleet):
-    """The replica decides on old copies of the tasks, and then on what the store has."""
-    await fleet.add_agent("worker", "w", max_concurrency=3)
-    leases = [await fleet.running() for _ in range(3)]
-    await fleet.stop_agent("worker")
-    lagging = fleet.add_replica()
-    await lagging.follow()
-    fleet.replicas.remove(lagging)
-    await fleet.complete(leases[0])
-    await fleet.one.leases.progress(
-        NS, leases[1], progress=0.1, message="", checkpoint=b"x", caller=AGENT
-    )
-    over = await lagging.recovery.hand_over(NS, "worker", reason="stop", actor="ada")
-    assert over == HandedOver(requeued=0, failed=2)
-    assert (await fleet.task(leases[0].task_id)).state is TaskState.SUCCEEDED
-
-
 async def test_ended_tasks_are_removed_with_their_data_when_they_were_kept_long_enough(fleet):
     await fleet.add_agent("worker", "w", max_concurrency=500)
     lease = await fleet.running(payload=b"data")
@@ -385,103 +266,3 @@ async def test_leases_are_looked_at_again_after_the_whole_copy_was_replaced(flee
         fresh.apply(batch, position)
     replica.read_model.swap(fresh)
     assert await replica.sweep() == 1
-
-
-class Chaos:
-    """Everything that can happen to a small fleet with two replicas, one of which lags."""
-
-    def __init__(self, fleet: WorkFleet, random: Random) -> None:
-        self.fleet = fleet
-        self.random = random
-        self.lagging = fleet.add_replica()
-        fleet.replicas.remove(self.lagging)
-
-    @property
-    def agent_id(self) -> str:
-        return self.random.choice("ab")
-
-    @property
-    def present(self) -> list[str]:
-        return sorted(self.fleet.one.view.instances)
-
-    @property
-    def replica(self) -> WorkReplica:
-        return self.random.choice((self.fleet.one, self.lagging))
-
-    def tasks(self, state: TaskState) -> list[str]:
-        return [task_id for task_id, now in self.fleet.states().items() if now is state]
-
-    async def submit(self) -> None:
-        name = self.random.choice(("a", ""))
-        await self.fleet.submit(name, capabilities=("c",), deadline_ms=60_000)
-
-    async def assign(self) -> None:
-        await self.replica.assigner.assign(NS)
-
-    async def accept(self) -> None:
-        for task_id in self.tasks(TaskState.ASSIGNED)[:1]:
-            await self.fleet.accept(task_id)
-
-    async def complete(self) -> None:
-        for task_id in self.tasks(TaskState.RUNNING)[:1]:
-            await self.fleet.complete(await self.fleet.lease(task_id))
-
-    async def silence(self) -> None:
-        for name in self.present[:1]:
-            await self.fleet.silence(name)
-
-    async def beat(self) -> None:
-        for name in self.present:
-            await self.fleet.change_instance(name, state=InstanceState.FRESH)
-
-    async def replace(self) -> None:
-        agent_id = self.agent_id
-        await self.fleet.join(f"{agent_id}1", agent_id)
-
-    async def leave(self) -> None:
-        for name in self.present[:1]:
-            await self.fleet.leave(name)
-
-    async def stop(self) -> None:
-        agent_id, replica = self.agent_id, self.replica
-        await self.fleet.stop_agent(agent_id)
-        await replica.follow()
-        await replica.recovery.hand_over(NS, agent_id, reason="r", actor="ada")
-
-    async def start(self) -> None:
-        await self.fleet.change_agent(self.agent_id, status=AgentStatus.ACTIVE, status_reason="")
-
-    async def sweep(self) -> None:
-        await self.replica.recovery.sweep(NS)
-
-    async def time(self) -> None:
-        self.fleet.clock.shift(self.random.uniform(0, 12))
-
-    async def follow(self) -> None:
-        await self.lagging.follow()
-
-
-ACTIONS = sorted(name for name, what in vars(Chaos).items() if iscoroutinefunction(what))
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.sampled_from(ACTIONS), max_size=40), st.randoms(use_true_random=False))
-async def test_whatever_happens_slots_match_leases_and_every_task_ends(actions, random):
-    fleet = WorkFleet()
-    chaos = Chaos(fleet, random)
-    for agent_id in ("a", "b"):
-        await fleet.add_agent(agent_id, f"{agent_id}1", max_concurrency=2, capabilities=("c",))
-    for action in actions:
-        await getattr(chaos, action)()
-        await fleet.follow()
-        for instance_id in ("a1", "b1"):
-            assert len(fleet.held(instance_id)) == await fleet.slots(instance_id) <= 2
-    fleet.clock.shift(61)
-    await chaos.lagging.sweep()
-    await fleet.one.sweep()
-    assert all(state.is_terminal for state in fleet.states().values())
-    for task in [await fleet.task(task_id) for task_id in fleet.states()]:
-        epochs = [hop.epoch for hop in task.hops]
-        assert epochs == sorted(set(epochs)), "no lease ended twice"
-        successes = [hop for hop in task.hops if hop.reason is TaskReason.NONE]
-        assert len(successes) == (task.state is TaskState.SUCCEEDED)

@@ -7,8 +7,8 @@ import pytest
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.tasks import TaskState
 from controlplane.tasks.task_dispatcher import (
-    CONTESTED_SECONDS,
     LEFT_TO_OTHERS_SECONDS,
+    SEEN_SECONDS,
     STEP_SECONDS,
     TICK_SECONDS,
     TaskDispatcher,
@@ -107,7 +107,7 @@ async def test_a_replica_that_was_too_late_looks_again_soon(fleet):
     await fleet.clock.advance(0)
     assert late.assigner.contested == 1
     fleet.replicas.append(late)
-    await running.advance(CONTESTED_SECONDS[1] + 2 * STEP_SECONDS)
+    await running.advance(SEEN_SECONDS[1] + 2 * STEP_SECONDS)
     assert await state(fleet, task_id) is TaskState.ASSIGNED
     await running.stop()
 
