@@ -12,6 +12,7 @@ from typing import Final
 
 from controlplane.domain.agents import REVIVABLE_REASONS, Agent, AgentStatus
 from controlplane.domain.configs import scopes_for_agent
+from controlplane.domain.configs.extra_schema import EXTRA_SCHEMA_KEY
 from controlplane.domain.drain_rules import require_deadline, require_reason
 from controlplane.domain.drains import DrainThen
 from controlplane.domain.errors import (
@@ -327,13 +328,25 @@ def _activation(
 
 def _configuration_held(view: NamespaceView, agent: Agent) -> tuple[Step, ...]:
     """Return the conditions that its configuration is still the one that was judged."""
-    return tuple(
-        Require(
-            Collection.CONFIG_LAYERS,
-            scope.key,
-            Expect(revision=layer.revision if (layer := view.layers.get(scope.key)) else 0),
-        )
+    layers = {
+        scope.key: view.layers.get(scope.key)
         for scope in scopes_for_agent(agent.spec.name, agent.agent_id)
+    }
+    schema = view.extra_schema
+    return (
+        Require(
+            Collection.CONFIG_SCHEMAS,
+            EXTRA_SCHEMA_KEY,
+            Expect(revision=schema.revision if schema is not None else 0),
+        ),
+        *(
+            Require(
+                Collection.CONFIG_LAYERS,
+                key,
+                Expect(revision=layer.revision if layer is not None else 0),
+            )
+            for key, layer in layers.items()
+        ),
     )
 
 

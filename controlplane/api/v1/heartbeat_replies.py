@@ -1,4 +1,4 @@
-"""The answers of one heartbeat stream: bytes made ready once per commit, and the pace they ask for."""
+"""The answers of one heartbeat stream: bytes made ready once per commit, and the pace they ask."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,0 +1,430 @@
+"""What operators do to the life of agents, and what beats can not undo."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.domain.agents import (
+    LOST,
+    STOPPED,
+    Activation,
+    Agent,
+    AgentSpec,
+    AgentStatus,
+    InstanceState,
+    PendingActivation,
+)
+from controlplane.domain.configs import ConfigLayer, LayerKind, LayerScope
+from controlplane.domain.configs.extra_schema import ExtraSchema
+from controlplane.domain.errors import (
+    ActivationPending,
+    ActivationRefused,
+    AgentExists,
+    AgentNotFound,
+    InvalidArgument,
+    InvalidTransition,
+    RevisionConflict,
+)
+from controlplane.domain.policies import Effect, Policy
+from controlplane.services.beats import Outcome
+from controlplane.services.ids import TimeSortedIds
+from controlplane.services.ports import Collection, Delete, Put, RequestKey
+from controlplane.services.registration import InstanceClaim, Registration
+from controlplane.services.registry import Registry
+from tests.fakes.fleet import NAMESPACE, FakeBeat
+from tests.fakes.lifecycle_plane import CALLER, FollowingLedger, LifecyclePlane
+
+S = AgentStatus
+
+WANTS_A_REGION = ExtraSchema(document={"type": "object", "required": ["region"]})
+
+
+@pytest.fixture
+def plane():
+    return LifecyclePlane()
+
+
+async def in_status(plane: LifecyclePlane, status: AgentStatus, reason: str = "") -> Agent:
+    await plane.register("a")
+    await plane.change_agent("a", status=status, status_reason=reason)
+    return await plane.agent("a")
+
+
+async def set_policy(plane: LifecyclePlane, effect: Effect | None, policy_id: str = "p") -> None:
+    key = policy_id
+    if effect is None:
+        await plane.commit(Delete(Collection.POLICIES, key))
+    else:
+        policy = Policy(policy_id=key, action=effect, conditions={"action": "activate"})
+        await plane.commit(Put(Collection.POLICIES, key, policy))
+    await plane.replica.follow()
+
+
+async def set_config(plane: LifecyclePlane, **values: object) -> None:
+    scope = LayerScope(LayerKind.AGENT_NAME, "a")
+    layer = ConfigLayer(scope=scope, values=values)
+    await plane.commit(Put(Collection.CONFIG_LAYERS, scope.key, layer))
+    await plane.replica.follow()
+
+
+MOVES = [
+    ("activate", S.REGISTERED, S.ACTIVE),
+    ("activate", S.ACTIVE, S.ACTIVE),
+    ("activate", S.DEGRADED, None),
+    ("activate", S.INACTIVE, S.ACTIVE),
+    ("activate", S.DECOMMISSIONED, None),
+    ("deactivate", S.REGISTERED, S.INACTIVE),
+    ("deactivate", S.ACTIVE, S.INACTIVE),
+    ("deactivate", S.DEGRADED, S.INACTIVE),
+    ("deactivate", S.INACTIVE, S.INACTIVE),
+    ("deactivate", S.DECOMMISSIONED, None),
+    ("decommission", S.REGISTERED, S.DECOMMISSIONED),
+    ("decommission", S.ACTIVE, None),
+    ("decommission", S.DEGRADED, None),
+    ("decommission", S.INACTIVE, S.DECOMMISSIONED),
+    ("decommission", S.DECOMMISSIONED, S.DECOMMISSIONED),
+]
+WANTED = {"activate": S.ACTIVE, "deactivate": S.INACTIVE, "decommission": S.DECOMMISSIONED}
+
+
+@pytest.mark.parametrize(("call", "before", "after"), MOVES)
+async def test_every_call_moves_an_agent_or_names_both_states(plane, call, before, after):
+    await in_status(plane, before, "night" if before is S.INACTIVE else "")
+    revision = plane.revision
+    if after is None:
+        with pytest.raises(InvalidTransition) as refused:
+            await getattr(plane.ops, call)("a")
+        metadata = refused.value.metadata
+        assert metadata == {"current_state": before, "wanted_state": WANTED[call]}
+        assert plane.revision == revision
+        return
+    await getattr(plane.ops, call)("a")
+    assert (await plane.agent("a")).status is after
+    assert (plane.revision == revision) is (before is after)  # idempotent: nothing was written
+
+
+def test_the_table_names_every_pair_of_a_call_and_a_status():
+    assert {(call, before) for call, before, _ in MOVES} == {(c, s) for c in WANTED for s in S}
+
+
+async def test_an_unknown_agent_is_not_found(plane):
+    await plane.replica.follow()
+    for call in (plane.ops.activate, plane.ops.deactivate, plane.ops.decommission):
+        with pytest.raises(AgentNotFound):
+            await call("ghost")
+
+
+async def test_a_stale_revision_is_refused(plane):
+    agent = await in_status(plane, S.REGISTERED)
+    await plane.change_agent("a", status_reason="x")
+    for call in (plane.ops.activate, plane.ops.deactivate, plane.ops.decommission):
+        with pytest.raises(RevisionConflict):
+            await call("a", expected_revision=agent.revision)
+
+
+async def test_a_repeated_request_changes_nothing(plane):
+    await in_status(plane, S.REGISTERED)
+    request = RequestKey("r1", "d")
+    await plane.ops.activate("a", request=request)
+    await plane.ops.deactivate("a", request=RequestKey("r2", "d"))
+    revision = plane.revision
+    assert (await plane.ops.activate("a", request=request)).status is S.INACTIVE
+    assert plane.revision == revision
+
+
+async def test_the_audit_says_who_moved_what_and_why(plane):
+    await in_status(plane, S.REGISTERED)
+    await plane.ops.activate("a", reason="go")
+    await plane.ops.deactivate("a", reason="stop")
+    await plane.ops.decommission("a", reason="old")
+    for event, why in [("activated", "go"), ("deactivated", "stop"), ("decommissioned", "old")]:
+        (entry,) = await plane.audits(f"agent.{event}")
+        assert (entry.actor, entry.object, entry.reason) == ("ada", "agents/a", why)
+
+
+# Activation
+
+
+async def test_a_policy_refuses_by_name(plane):
+    await in_status(plane, S.REGISTERED)
+    await set_policy(plane, Effect.DENY)
+    with pytest.raises(ActivationRefused) as refused:
+        await plane.ops.activate("a")
+    assert refused.value.metadata == {"agent_id": "a", "decision": "DENY", "policies": "p"}
+
+
+async def test_an_invalid_configuration_is_refused_with_what_is_wrong(plane):
+    await in_status(plane, S.REGISTERED)
+    await plane.commit(Put(Collection.CONFIG_SCHEMAS, "extra", WANTS_A_REGION))
+    await plane.replica.follow()
+    with pytest.raises(ActivationRefused, match="region") as refused:
+        await plane.ops.activate("a", confirm_pending=True)
+    assert refused.value.metadata["decision"] == "INVALID_CONFIG"
+
+
+async def test_an_approval_parks_the_activation_once(plane):
+    await in_status(plane, S.REGISTERED)
+    await set_policy(plane, Effect.REQUIRE_APPROVAL)
+    for _ in range(2):
+        with pytest.raises(ActivationPending) as pending:
+            await plane.ops.activate("a", request=RequestKey("r", "d"))
+        revision = plane.revision
+    assert pending.value.metadata["policies"] == "p"
+    agent = await plane.agent("a")
+    assert agent.status is S.REGISTERED
+    assert agent.pending is not None
+    assert (agent.pending.policies, agent.pending.asked_by) == (("p",), "ada")
+    assert len(agent.pending.config_digest) == 64
+    assert plane.revision == revision
+    assert len(await plane.audits("agent.activation_pending")) == 1
+
+
+async def parked(plane: LifecyclePlane) -> Agent:
+    await in_status(plane, S.REGISTERED)
+    await set_policy(plane, Effect.REQUIRE_APPROVAL)
+    with pytest.raises(ActivationPending):
+        await plane.ops.activate("a")
+    return await plane.agent("a")
+
+
+async def test_a_confirmation_activates(plane):
+    await parked(plane)
+    agent = await plane.ops.activate("a", confirm_pending=True)
+    assert (agent.status, agent.pending) == (S.ACTIVE, None)
+    (entry,) = await plane.audits("agent.activated")
+    assert entry.details["policies"] == "p"
+
+
+async def test_a_confirmation_holds_for_no_other_configuration(plane):
+    before = await parked(plane)
+    await set_config(plane, temperature=0.1)
+    with pytest.raises(ActivationPending):
+        await plane.ops.activate("a", confirm_pending=True)
+    after = await plane.agent("a")
+    assert after.pending is not None
+    assert before.pending is not None
+    assert after.pending.config_digest != before.pending.config_digest
+    assert (await plane.ops.activate("a", confirm_pending=True)).status is S.ACTIVE
+
+
+async def test_a_confirmation_holds_for_no_policy_that_was_not_asked_about(plane):
+    await parked(plane)
+    await set_policy(plane, None)
+    await set_policy(plane, Effect.REQUIRE_APPROVAL, "q")
+    with pytest.raises(ActivationPending):
+        await plane.ops.activate("a", confirm_pending=True)
+
+
+async def test_a_confirmation_does_not_overrule_a_refusal(plane):
+    await parked(plane)
+    await set_policy(plane, Effect.DENY, "q")
+    with pytest.raises(ActivationRefused):
+        await plane.ops.activate("a", confirm_pending=True)
+    assert (await plane.agent("a")).pending is None
+
+
+async def test_a_confirmation_of_nothing_parks(plane):
+    await in_status(plane, S.REGISTERED)
+    await set_policy(plane, Effect.REQUIRE_APPROVAL)
+    with pytest.raises(ActivationPending):
+        await plane.ops.activate("a", confirm_pending=True)
+    assert (await plane.agent("a")).status is S.REGISTERED
+
+
+async def test_an_allowed_activation_needs_no_confirmation_any_more(plane):
+    await parked(plane)
+    await set_policy(plane, None)
+    assert (await plane.ops.activate("a")).status is S.ACTIVE
+
+
+async def test_a_first_beat_parks_as_an_operator_would(plane):
+    generations = await plane.register("a", "i")
+    await set_policy(plane, Effect.REQUIRE_APPROVAL)
+    beat = FakeBeat("i", generations["i"])
+    for _ in range(3):
+        (answer,) = await plane.replica.beat(replace(beat))
+        assert answer.outcome is Outcome.NOT_ACTIVATED
+        plane.clock.shift(10)
+    agent = await plane.agent("a")
+    assert agent.status is S.REGISTERED
+    assert agent.pending is not None
+    assert agent.pending.asked_by == "fleetplane"
+    assert len(await plane.audits("agent.activation_pending")) == 1
+    assert (await plane.ops.activate("a", confirm_pending=True)).status is S.ACTIVE
+
+
+async def test_a_parked_agent_becomes_active_by_itself_once_the_policies_allow_it(plane):
+    generations = await plane.register("a", "i")
+    await set_policy(plane, Effect.REQUIRE_APPROVAL)
+    beat = FakeBeat("i", generations["i"])
+    await plane.replica.beat(beat)
+    await set_policy(plane, None)
+    plane.clock.shift(10)
+    assert await plane.replica.beat(beat) == []
+    agent = await plane.agent("a")
+    assert (agent.status, agent.pending, agent.status_reason) == (S.ACTIVE, None, "")
+
+
+async def test_an_activation_holds_the_configuration_that_was_judged(plane):
+    await in_status(plane, S.REGISTERED)
+    scope = LayerScope(LayerKind.AGENT_NAME, "a")
+    policy = Policy(policy_id="p", action=Effect.DENY, conditions={"model": "wild"})
+    await plane.commit(Put(Collection.POLICIES, "p", policy))
+    await plane.replica.follow()
+    # This replica does not hear of the change before it has judged.
+    wild = ConfigLayer(scope=scope, values={"model": "wild"})
+    await plane.commit(Put(Collection.CONFIG_LAYERS, scope.key, wild))
+    asked = asyncio.ensure_future(plane.ops.activate("a"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await plane.replica.follow()
+    with pytest.raises(ActivationRefused):
+        await asked
+
+
+# Deactivation
+
+
+@pytest.mark.parametrize("reason", ["", LOST, STOPPED, "x" * 513])
+async def test_reasons_that_mean_something_else_are_refused(plane, reason):
+    await in_status(plane, S.ACTIVE)
+    with pytest.raises(InvalidArgument):
+        await plane.ops.deactivate("a", reason=reason)
+
+
+@pytest.mark.parametrize("reason", [LOST, STOPPED])
+async def test_what_fell_silent_is_stopped_for_good(plane, reason):
+    await in_status(plane, S.INACTIVE, reason)
+    outcome = await plane.ops.deactivate("a", reason="night")
+    assert (outcome.agent.status, outcome.agent.status_reason) == (S.INACTIVE, "night")
+    assert not outcome.agent.may_be_revived
+
+
+async def test_a_deactivation_hands_over_and_clears_what_was_under_way(plane):
+    await in_status(plane, S.ACTIVE)
+    pending = PendingActivation(policies=("p",), config_digest="d", asked_by="x", asked_at_ms=1)
+    await plane.change_agent("a", draining=True, pending=pending)
+    outcome = await plane.ops.deactivate("a", reason="night")
+    assert (outcome.agent.draining, outcome.agent.pending) == (False, None)
+    assert (outcome.requeued, outcome.failed) == (2, 1)
+    assert plane.ops.handed.asked == [("a", "night", "ada")]
+
+
+async def test_a_deactivation_takes_a_parked_activation_back(plane):
+    await parked(plane)
+    await plane.ops.deactivate("a")
+    assert (await plane.agent("a")).pending is None
+
+
+async def test_a_beat_does_not_revive_what_was_deactivated(plane):
+    generations = await plane.active("a", "i")
+    await plane.ops.deactivate("a")
+    plane.clock.shift(400)  # it falls silent meanwhile
+    await plane.replica.sweep()
+    await plane.replica.sweep()
+    (answer,) = await plane.replica.beat(FakeBeat("i", generations["i"]))
+    assert (answer.outcome, answer.detail) == (Outcome.INACTIVE, "night")
+    assert (await plane.agent("a")).status is S.INACTIVE
+    instance = await plane.instance("i")
+    assert instance is not None
+    assert instance.state is InstanceState.FRESH  # the process lives, the agent does not work
+
+
+@given(order=st.permutations(["beat", "deactivate", "other", "follow"]), first=st.sampled_from(S))
+@settings(max_examples=60, deadline=None)
+def test_whoever_comes_first_a_deactivated_agent_stays_so(order, first):
+    async def race() -> None:
+        plane = LifecyclePlane()
+        generations = await plane.register("a", "i", "j")
+        other = await plane.another("two")
+        if first is not S.DECOMMISSIONED:
+            reason = LOST if first is S.INACTIVE else ""
+            await plane.change_agent("a", status=first, status_reason=reason)
+        beats = {"beat": plane.replica, "other": other.replica}
+
+        async def step(what: str) -> None:
+            if what == "deactivate":
+                await plane.ops.deactivate("a")
+            elif what == "follow":
+                await other.replica.follow()
+            else:
+                name = "i" if what == "beat" else "j"
+                await beats[what].beat(FakeBeat(name, generations[name]))
+
+        await asyncio.gather(*(step(what) for what in order))
+        for name, replica in (("i", plane.replica), ("j", other.replica)):
+            await replica.follow()
+            await replica.beat(FakeBeat(name, generations[name], seq=1))
+        agent = await plane.agent("a")
+        assert (agent.status, agent.status_reason) == (S.INACTIVE, "night")
+
+    asyncio.run(race())
+
+
+# Decommission
+
+
+async def test_a_decommissioned_agent_loses_its_instances_and_keeps_its_name(plane):
+    generations = await plane.active("a", "i", "j")
+    await plane.ops.deactivate("a")
+    agent, removed = await plane.ops.decommission("a")
+    assert (agent.status, agent.status_reason, removed) == (S.DECOMMISSIONED, "old", 2)
+    assert await plane.instance("i") is None
+    assert plane.deadline_of("i") is None
+    (answer,) = await plane.replica.beat(FakeBeat("i", generations["i"]))
+    assert answer.outcome in {Outcome.GONE, Outcome.UNKNOWN}
+
+
+async def test_an_instance_that_was_registered_at_the_same_time_goes_too(plane):
+    await plane.active("a", "i")
+    await plane.ops.deactivate("a")
+    other = await plane.another("two")
+    await plane.join("a", "late")  # the second replica has not heard of it
+    _, removed = await other.decommission("a")
+    assert removed == 2
+    assert await plane.instance("late") is None
+
+
+async def test_force_hands_over_before_it_retires(plane):
+    await plane.active("a", "i")
+    agent, removed = await plane.ops.decommission("a", force=True)
+    assert (agent.status, removed) == (S.DECOMMISSIONED, 1)
+    assert plane.ops.handed.asked == [("a", "old", "ada")]
+    events = await plane.events()
+    assert events.index("agent.deactivated") < events.index("agent.decommissioned")
+
+
+async def test_nothing_may_be_registered_or_changed_under_the_name_of_a_retired_agent(plane):
+    ledger = FollowingLedger(plane.replica)
+    registry = Registry(ledger, plane.replica.read_model, TimeSortedIds(), plane.settings)
+    await plane.replica.follow()
+    spec = AgentSpec(name="w", version="1.0.0", activation=Activation.MANUAL)
+    known = await registry.register(NAMESPACE, Registration(spec=spec), caller=CALLER)
+    agent_id = known.agent.agent_id
+    await plane.ops.decommission(agent_id)
+    claims = [
+        Registration(spec=spec),
+        Registration(spec=spec, instance=InstanceClaim(instance_id="i")),
+        Registration(spec=replace(spec, description="other")),
+    ]
+    for claim in claims:
+        with pytest.raises(InvalidTransition):
+            await registry.register(NAMESPACE, claim, caller=CALLER)
+    with pytest.raises(AgentExists):
+        await registry.register(
+            NAMESPACE, Registration(spec=spec, agent_id="another"), caller=CALLER
+        )
+    with pytest.raises(InvalidTransition):
+        await registry.update(
+            NAMESPACE,
+            agent_id,
+            spec,
+            ["description"],
+            expected_revision=0,
+            reason="",
+            request=None,
+            caller=CALLER,
+        )
