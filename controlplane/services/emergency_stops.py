@@ -97,6 +97,7 @@ class EmergencyStops:
         Raises:
             InvalidArgument: no selector, one beside `everything`, a reason that is missing, too
                 long or reserved, or a wait above a minute.
+            StoreUnavailable: it may have begun; then any replica goes on with it.
         """
         _require_selector(tags, names, everything=everything)
         if not reason or reason in REVIVABLE_REASONS:
@@ -131,9 +132,12 @@ class EmergencyStops:
             revision = committed.revision
             stop = replace(stop, revision=revision, generation=revision)
         # The tasks of large agents take their time: those who wait for the answers do not.
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._carry_out(namespace, stop))
-            waiting = group.create_task(self._answers(namespace, stop, wait_ms))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carry_out(namespace, stop))
+                waiting = group.create_task(self._answers(namespace, stop, wait_ms))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         return waiting.result()
 
     async def get(self, namespace: str, stop_id: str) -> StopReport:
