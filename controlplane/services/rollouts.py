@@ -177,7 +177,7 @@ class Rollouts:
         Raises:
             RolloutNotFound: there is none.
         """
-        view = await self._read_model.at_least(namespace, min_revision)
+        view = await self._heard(namespace, rollout_id, min_revision)
         return _known(view, rollout_id=rollout_id, agent_name=agent_name)
 
     async def page(
@@ -230,7 +230,7 @@ class Rollouts:
         Raises:
             RolloutNotFound: there is none.
         """
-        view = self._read_model.view(namespace)
+        view = await self._heard(namespace, rollout_id)
         rollout = _known(view, rollout_id=rollout_id, agent_name=agent_name)
         topic = rollout_topic(namespace, rollout.rollout_id)
         with self._read_model.hub.subscribe((topic,)) as news:
@@ -354,6 +354,13 @@ class Rollouts:
                 continue
             return _stamped(transition.after, committed)
         raise _contended()
+
+    async def _heard(self, namespace: str, rollout_id: str, revision: int = 0) -> NamespaceView:
+        """Return the view once it knows the rollout: this replica may not have heard of it yet."""
+        view = self._read_model.view(namespace)
+        if rollout_id and rollout_id not in view.work.rollouts:
+            revision = max(revision, (await self._stored(namespace, rollout_id)).revision)
+        return await self._read_model.at_least(namespace, revision)
 
     async def _stored(self, namespace: str, rollout_id: str) -> Rollout:
         (record,) = await self._ledger.read(namespace, Collection.ROLLOUTS, (rollout_id,))

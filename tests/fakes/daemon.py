@@ -28,6 +28,8 @@ ENDED_SECONDS: Final = 20.0
 
 _POLL_SECONDS: Final = 0.005
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+
 Setting = str | float | bool
 
 
@@ -38,18 +40,25 @@ class DaemonError(Exception):
 class Daemon:
     """One `fleetplane serve`; `directory` holds its data, its sockets and its log.
 
+    `failpoint`: where it kills itself, see `tests/fakes/failpoint_daemon.py`.
     `store`: URL of a store, or `embedded`. `settings`: fields of `controlplane.settings`, passed as
     FLEETPLANE_<FIELD>; nothing else of the environment reaches it under that prefix.
     """
 
     def __init__(
-        self, directory: Path, *, store: str = "embedded", settings: Mapping[str, Setting]
+        self,
+        directory: Path,
+        *,
+        store: str = "embedded",
+        settings: Mapping[str, Setting],
+        failpoint: str = "",
     ) -> None:
         self.directory = directory
         self.data_dir = directory / "data"
         self.address = "127.0.0.1:0"
         self._store = store
         self._settings = dict(settings)
+        self._failpoint = failpoint
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,7 +74,8 @@ class Daemon:
     def start(self) -> None:
         """Start it, on the port it had before, and wait until it says that it serves."""
         announced = self.directory / "announced"
-        command = [sys.executable, "-m", "controlplane", "serve", "--listen", self.address]
+        module = "tests.fakes.failpoint_daemon" if self._failpoint else "controlplane"
+        command = [sys.executable, "-m", module, "serve", "--listen", self.address]
         command += ["--store", self._store, "--data-dir", str(self.data_dir)]
         with announced.open("wb") as output, (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -74,6 +84,7 @@ class Daemon:
                 stdout=output,
                 stderr=log,
                 env=self._environment(),
+                cwd=ROOT if self._failpoint else None,
             )
         deadline = time.monotonic() + SERVING_SECONDS
         while not (line := announced.read_bytes()).endswith(b"\n"):
@@ -88,7 +99,8 @@ class Daemon:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("FLEETPLANE_")}
         chosen = {f"FLEETPLANE_{k.upper()}": str(v) for k, v in self._settings.items()}
         runtime = {"FLEETPLANE_RUNTIME_DIR": str(self.directory)}
-        return inherited | runtime | chosen
+        failpoint = {"FAILPOINT": self._failpoint} if self._failpoint else {}
+        return inherited | runtime | chosen | failpoint
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the daemon's own process, if it still runs."""
@@ -167,10 +179,12 @@ def is_running(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_daemon(*, store: str = "embedded", **settings: Setting) -> Iterator[Daemon]:
+def running_daemon(
+    *, store: str = "embedded", failpoint: str = "", **settings: Setting
+) -> Iterator[Daemon]:
     """Run a daemon on a free loopback port; see `Daemon` for the settings."""
     with short_directory() as directory:
-        daemon = Daemon(directory, store=store, settings=settings)
+        daemon = Daemon(directory, store=store, settings=settings, failpoint=failpoint)
         try:
             daemon.start()
             yield daemon

@@ -1,0 +1,197 @@
+"""Two daemons move a rollout; one is killed at a named point, the other ends it all the same.
+
+The first daemon kills itself (SIGKILL) directly before or after the commit of one transition, so
+every place where a rollout could be left half done is tried.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import pytest
+
+from fleetplane import (
+    Agent,
+    AnalysisKind,
+    FleetClient,
+    FleetError,
+    RolloutAnalysis,
+    RolloutPhase,
+    RolloutPlan,
+    RolloutStep,
+    TaskContext,
+)
+from fleetplane.v1 import rollout_service_pb2 as pb
+from tests.fakes.daemon import Daemon, running_daemon
+from tests.fakes.valkey import valkey_server
+from tests.fakes.worker_process import fails
+
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.xdist_group("rollout kills"),
+    pytest.mark.timeout(120),
+]
+
+PULSE: Final = {
+    "heartbeat_interval_seconds": 0.3,
+    "degraded_after_seconds": 5.0,
+    "lost_after_seconds": 60.0,
+    "grace_seconds": 1.0,
+}
+
+OBSERVE_SECONDS: Final = 1.0
+
+TICK_SECONDS: Final = 1.0
+"""A look of the reconciler (0.5 s with jitter) and the commit it leads to, on two busy cores."""
+
+PLAN: Final = RolloutPlan(
+    steps=[RolloutStep(weight_bp=weight) for weight in (2_000, 6_000, 10_000)],
+    analysis=RolloutAnalysis(kind=AnalysisKind.THRESHOLD, max_error_rate=0.3, min_tasks=5),
+    observe=OBSERVE_SECONDS,
+    max_dwell=60.0,
+    drain_deadline=10.0,
+)
+
+GOOD: Final = (
+    "ACTIVATE_CANARY",
+    "ENTER_STEP",
+    "NOTE_TRAFFIC",
+    "MEASURE",
+    "PASS_STEP",
+    "PROMOTE",
+    "START_DRAIN_OLD",
+    "SUCCEED",
+)
+BAD: Final = ("ABORT", "START_DRAIN_NEW", "ROLLED_BACK")
+
+
+@dataclass
+class History:
+    """What a watcher of the rollout saw."""
+
+    seen: list[pb.Rollout] = field(default_factory=list)
+
+    @property
+    def last(self) -> pb.Rollout:
+        return self.seen[-1]
+
+    def steps_entered(self) -> dict[int, float]:
+        """Return step -> when it was entered, in seconds."""
+        return {
+            one.step_index: one.step_entered_at.ToMilliseconds() / 1000
+            for one in self.seen
+            if one.HasField("step_entered_at")
+        }
+
+
+@asynccontextmanager
+async def crew(target: str, fail_share: float) -> AsyncIterator[None]:
+    """Run two versions of one agent in this process, and traffic to them."""
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(FleetClient(target))
+        for version, share in (("1.0.0", 0.0), ("2.0.0", fail_share)):
+            agent = Agent("worker", version, client=client, max_concurrency=8)
+            agent.task(_handler(version, share))
+            await stack.enter_async_context(agent)
+        traffic = asyncio.create_task(_traffic(client), name="traffic")
+        try:
+            yield
+        finally:
+            traffic.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await traffic
+
+
+def _handler(version: str, share: float):  # type: ignore[no-untyped-def]  # the SDK types it
+    async def work(task: TaskContext) -> bytes:
+        await asyncio.sleep(0.01)
+        if fails(task.task_id, share):
+            raise RuntimeError("this version is bad at it")
+        return version.encode()
+
+    return work
+
+
+async def _traffic(client: FleetClient) -> None:
+    number = 0
+    while True:
+        number += 1
+        with contextlib.suppress(FleetError):
+            await client.submit_task(
+                agent_name="worker", payload=json.dumps(number).encode(), max_attempts=1
+            )
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def two_daemons(failpoint: str) -> AsyncIterator[tuple[Daemon, Daemon]]:
+    async with valkey_server() as store, AsyncExitStack() as stack:
+        first = stack.enter_context(running_daemon(store=store.url, failpoint=failpoint, **PULSE))
+        second = stack.enter_context(running_daemon(store=store.url, **PULSE))
+        yield first, second
+
+
+async def rolled_out(failpoint: str, *, fail_share: float) -> tuple[History, int]:
+    """Roll out under traffic; return what was seen, and how the first daemon ended (-9).
+
+    The second daemon is frozen until the first is dead, so that it is the first who gets to the
+    point; then it finds the rollout as the other one left it.
+    """
+    async with two_daemons(failpoint) as (first, second):
+        target = f"ipv4:{first.address},{second.address}"
+        async with FleetClient(target) as operator:
+            second.signal(signal.SIGSTOP)
+            relief = asyncio.create_task(_relieve(first, second), name="relief")
+            try:
+                async with crew(target, fail_share):
+                    started = await operator.start_rollout(
+                        "worker", "2.0.0", from_version="1.0.0", plan=PLAN
+                    )
+                    history = History()
+                    async with asyncio.timeout(90):
+                        async for rollout in operator.watch_rollout(started.rollout_id):
+                            history.seen.append(rollout)
+                code = await relief
+            finally:
+                second.signal(signal.SIGCONT)
+                relief.cancel()
+        return history, code
+
+
+async def _relieve(first: Daemon, second: Daemon) -> int:
+    code = await asyncio.to_thread(first.wait, 80.0)
+    second.signal(signal.SIGCONT)
+    return code
+
+
+def check_the_steps(history: History) -> None:
+    entered = history.steps_entered()
+    assert sorted(entered) == list(range(len(PLAN.steps)))
+    for before, after in zip(sorted(entered), sorted(entered)[1:], strict=False):
+        dwell = entered[after] - entered[before]
+        assert dwell >= OBSERVE_SECONDS
+    indexes = [one.step_index for one in history.seen]
+    assert indexes == sorted(indexes), "a step was repeated"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("transition", GOOD)
+async def test_a_healthy_rollout_succeeds_whoever_dies_where(transition: str, when: str) -> None:
+    history, code = await rolled_out(f"{when}:{transition}", fail_share=0.0)
+    assert code == -9, f"{when}:{transition} was never reached by the first daemon"
+    assert history.last.phase == RolloutPhase.SUCCEEDED
+    check_the_steps(history)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("transition", BAD)
+async def test_a_bad_rollout_is_rolled_back_whoever_dies_where(transition: str, when: str) -> None:
+    history, code = await rolled_out(f"{when}:{transition}", fail_share=0.9)
+    assert code == -9, f"{when}:{transition} was never reached by the first daemon"
+    assert history.last.phase == RolloutPhase.ROLLED_BACK
+    assert [one.weight_bp for one in history.seen if one.phase == RolloutPhase.ABORTING][-1] == 0
