@@ -47,7 +47,11 @@ class Verdicts:
     def __init__(self) -> None:
         self.verdict: ActivationVerdict | None = None
 
-    def may_activate(self, view: NamespaceView, agent: Agent) -> ActivationVerdict:
+    def may_activate(
+        self,
+        view: NamespaceView,  # noqa: ARG002 - signature of the check
+        agent: Agent,  # noqa: ARG002 - same
+    ) -> ActivationVerdict:
         allowed = ActivationVerdict(allowed=True, decision="ALLOW")
         return self.verdict if self.verdict is not None else allowed
 
