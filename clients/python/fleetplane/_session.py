@@ -22,7 +22,8 @@ class FleetSession:
     """The shared half of every agent of one client. Made by `FleetClient.session`.
 
     Agents that register at the same moment do so in one call; their beats travel on one stream,
-    their configurations arrive on another. A thousand agents cost two streams.
+    their configurations arrive on another. A thousand agents cost two streams, and one more
+    for each that takes tasks.
 
     Args:
         client: whose agents.

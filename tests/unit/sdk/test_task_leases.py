@@ -3,6 +3,8 @@
 import asyncio
 import threading
 
+import grpc
+
 from fleetplane import (
     Agent,
     FleetClient,
@@ -10,18 +12,14 @@ from fleetplane import (
     TaskContext,
     TaskState,
 )
-from fleetplane.v1 import registry_service_pb2, task_service_pb2
-from tests.fakes.fleet_plane import Plane
+from fleetplane.v1 import task_service_pb2
+from tests.fakes.fleet_plane import UNAVAILABLE, Plane, Refusal
 from tests.fakes.fleet_server import FleetServer
 from tests.fakes.fleet_tasks import TaskDesk
 
-Command = registry_service_pb2.Command
 
-
-def make_agent(client: FleetClient, *, slots: int = 4, drain_timeout: float = 5.0) -> Agent:
-    return Agent(
-        "worker", "1.0.0", client=client, max_concurrency=slots, drain_timeout=drain_timeout
-    )
+def make_agent(client: FleetClient) -> Agent:
+    return Agent("worker", "1.0.0", client=client, max_concurrency=4, drain_timeout=5.0)
 
 
 def reached(desk: TaskDesk, task_id: str, state: TaskState) -> bool:
@@ -219,3 +217,38 @@ async def test_a_task_that_comes_back_waits_for_its_old_handler(
         release.set()
         await ended(plane, desk, task_id, TaskState.SUCCEEDED)
     assert most == 1
+
+
+async def test_an_instance_that_registers_again_listens_with_its_new_generation(
+    client: FleetClient, plane: Plane, desk: TaskDesk
+) -> None:
+    agent = make_agent(client)
+
+    @agent.task
+    async def handle(_: TaskContext) -> None:
+        pass
+
+    async with agent:
+        await plane.until(lambda: desk.listening)
+        plane.instances.clear()
+        await plane.until(lambda: len(desk.generations) == 2)
+        task_id = desk.put()
+        await ended(plane, desk, task_id, TaskState.SUCCEEDED)
+        assert desk.generations[1] == agent.generation > desk.generations[0]
+
+
+async def test_a_replica_that_does_not_know_the_instance_yet_is_asked_again(
+    client: FleetClient, plane: Plane, desk: TaskDesk
+) -> None:
+    missing = Refusal(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND")
+    plane.failures["WatchTasks"].extend([missing, UNAVAILABLE])
+    agent = make_agent(client)
+
+    @agent.task
+    async def handle(_: TaskContext) -> None:
+        pass
+
+    async with agent:
+        task_id = desk.put()
+        await ended(plane, desk, task_id, TaskState.SUCCEEDED)
+    assert plane.calls["WatchTasks"] == 3

@@ -21,10 +21,8 @@ from tests.fakes.fleet_tasks import TaskDesk
 Command = registry_service_pb2.Command
 
 
-def make_agent(client: FleetClient, *, slots: int = 4, drain_timeout: float = 5.0) -> Agent:
-    return Agent(
-        "worker", "1.0.0", client=client, max_concurrency=slots, drain_timeout=drain_timeout
-    )
+def make_agent(client: FleetClient, *, slots: int = 4) -> Agent:
+    return Agent("worker", "1.0.0", client=client, max_concurrency=slots, drain_timeout=5.0)
 
 
 def reached(desk: TaskDesk, task_id: str, state: TaskState) -> bool:
