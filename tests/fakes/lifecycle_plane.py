@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.domain.agents import Agent, AgentStatus
+from controlplane.domain.configs import ConfigLayer, LayerKind, LayerScope
 from controlplane.domain.drains import Drain, DrainThen
 from controlplane.domain.identity import Caller
 from controlplane.domain.liveness import LivenessSettings
+from controlplane.domain.policies import Effect, Policy
 from controlplane.domain.tasks import Task, TaskSpec, TaskState
 from controlplane.services.activation import PolicyActivation
 from controlplane.services.drains import DrainReport, Drains
@@ -19,6 +21,7 @@ from controlplane.services.ports import (
     Collection,
     Committed,
     Count,
+    Delete,
     Put,
     Record,
     RequestKey,
@@ -180,6 +183,29 @@ class LifecyclePlane(Fleet):
         await self.replica.beat(*(FakeBeat(name, g) for name, g in generations.items()))
         assert (await self.agent(agent_id)).status is AgentStatus.ACTIVE
         return generations
+
+    async def in_status(self, agent_id: str, status: AgentStatus, reason: str = "") -> Agent:
+        """Register an agent without instances, and put it into a status."""
+        await self.register(agent_id)
+        await self.change_agent(agent_id, status=status, status_reason=reason)
+        return await self.agent(agent_id)
+
+    async def set_policy(self, effect: Effect | None, policy_id: str = "p") -> None:
+        """Have a policy answer activations; None removes it."""
+        if effect is None:
+            await self.commit(Delete(Collection.POLICIES, policy_id))
+        else:
+            conditions = {"action": "activate"}
+            policy = Policy(policy_id=policy_id, action=effect, conditions=conditions)
+            await self.commit(Put(Collection.POLICIES, policy_id, policy))
+        await self.replica.follow()
+
+    async def set_config(self, name: str, **values: Any) -> None:
+        """Set values for an agent name."""
+        scope = LayerScope(LayerKind.AGENT_NAME, name)
+        layer = ConfigLayer(scope=scope, values=values)
+        await self.commit(Put(Collection.CONFIG_LAYERS, scope.key, layer))
+        await self.replica.follow()
 
     async def hold(self, agent_id: str, instance_id: str, *task_ids: str, **spec: Any) -> None:
         """Give an instance leases of tasks."""

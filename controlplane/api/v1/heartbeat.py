@@ -162,9 +162,10 @@ class _Session:
                     owed = await self._obeyed(view, beats, board)
             if self._pushing is not None:
                 await self._pushed()
-            await write(answer_to(request, view, outcomes, owed))
+            answer = answer_to(request, view, outcomes, owed)
             if replies.joined:
-                self._join(view)
+                self._join(view, owed)
+            await write(answer)
             if self._owes:
                 await self._push(self.writer)
             request = await self._read()
@@ -200,7 +201,7 @@ class _Session:
             if one is not None and not (one.stop_id and has_answered(view, one.stop_id, name)):
                 yield one
 
-    def _join(self, view: NamespaceView) -> None:
+    def _join(self, view: NamespaceView, told: Sequence[Owed]) -> None:
         """Have this stream told what the instances that were seen on it are owed."""
         joined, self._replies.joined = self._replies.joined, set()
         commands = self._server.commands
@@ -210,6 +211,10 @@ class _Session:
         commands.closed(self._namespace, gone, self.push)
         self._members = (self._members - gone) | joined
         commands.carried(self._namespace, joined, self.push)
+        # What was decided while this message was answered has found nobody to tell.
+        self._owes = self._owes or any(
+            one not in told for one in self._owed(view, commands.board(view))
+        )
 
     def push(self) -> None:
         """Be told that instances of this stream are owed something new."""

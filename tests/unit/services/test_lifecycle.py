@@ -11,27 +11,21 @@ from controlplane.domain.agents import (
     LOST,
     STOPPED,
     Activation,
-    Agent,
     AgentSpec,
     AgentStatus,
     InstanceState,
     PendingActivation,
 )
-from controlplane.domain.configs import ConfigLayer, LayerKind, LayerScope
-from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.errors import (
-    ActivationPending,
-    ActivationRefused,
     AgentExists,
     AgentNotFound,
     InvalidArgument,
     InvalidTransition,
     RevisionConflict,
 )
-from controlplane.domain.policies import Effect, Policy
 from controlplane.services.beats import Outcome
 from controlplane.services.ids import TimeSortedIds
-from controlplane.services.ports import Collection, Delete, Put, RequestKey
+from controlplane.services.ports import RequestKey
 from controlplane.services.registration import InstanceClaim, Registration
 from controlplane.services.registry import Registry
 from tests.fakes.fleet import NAMESPACE, FakeBeat
@@ -39,35 +33,10 @@ from tests.fakes.lifecycle_plane import CALLER, FollowingLedger, LifecyclePlane
 
 S = AgentStatus
 
-WANTS_A_REGION = ExtraSchema(document={"type": "object", "required": ["region"]})
-
 
 @pytest.fixture
 def plane():
     return LifecyclePlane()
-
-
-async def in_status(plane: LifecyclePlane, status: AgentStatus, reason: str = "") -> Agent:
-    await plane.register("a")
-    await plane.change_agent("a", status=status, status_reason=reason)
-    return await plane.agent("a")
-
-
-async def set_policy(plane: LifecyclePlane, effect: Effect | None, policy_id: str = "p") -> None:
-    key = policy_id
-    if effect is None:
-        await plane.commit(Delete(Collection.POLICIES, key))
-    else:
-        policy = Policy(policy_id=key, action=effect, conditions={"action": "activate"})
-        await plane.commit(Put(Collection.POLICIES, key, policy))
-    await plane.replica.follow()
-
-
-async def set_config(plane: LifecyclePlane, **values: object) -> None:
-    scope = LayerScope(LayerKind.AGENT_NAME, "a")
-    layer = ConfigLayer(scope=scope, values=values)
-    await plane.commit(Put(Collection.CONFIG_LAYERS, scope.key, layer))
-    await plane.replica.follow()
 
 
 MOVES = [
@@ -92,7 +61,7 @@ WANTED = {"activate": S.ACTIVE, "deactivate": S.INACTIVE, "decommission": S.DECO
 
 @pytest.mark.parametrize(("call", "before", "after"), MOVES)
 async def test_every_call_moves_an_agent_or_names_both_states(plane, call, before, after):
-    await in_status(plane, before, "night" if before is S.INACTIVE else "")
+    await plane.in_status("a", before, "night" if before is S.INACTIVE else "")
     revision = plane.revision
     if after is None:
         with pytest.raises(InvalidTransition) as refused:
@@ -118,7 +87,7 @@ async def test_an_unknown_agent_is_not_found(plane):
 
 
 async def test_a_stale_revision_is_refused(plane):
-    agent = await in_status(plane, S.REGISTERED)
+    agent = await plane.in_status("a", S.REGISTERED)
     await plane.change_agent("a", status_reason="x")
     for call in (plane.ops.activate, plane.ops.deactivate, plane.ops.decommission):
         with pytest.raises(RevisionConflict):
@@ -126,7 +95,7 @@ async def test_a_stale_revision_is_refused(plane):
 
 
 async def test_a_repeated_request_changes_nothing(plane):
-    await in_status(plane, S.REGISTERED)
+    await plane.in_status("a", S.REGISTERED)
     request = RequestKey("r1", "d")
     await plane.ops.activate("a", request=request)
     await plane.ops.deactivate("a", request=RequestKey("r2", "d"))
@@ -136,7 +105,7 @@ async def test_a_repeated_request_changes_nothing(plane):
 
 
 async def test_the_audit_says_who_moved_what_and_why(plane):
-    await in_status(plane, S.REGISTERED)
+    await plane.in_status("a", S.REGISTERED)
     await plane.ops.activate("a", reason="go")
     await plane.ops.deactivate("a", reason="stop")
     await plane.ops.decommission("a", reason="old")
@@ -145,178 +114,32 @@ async def test_the_audit_says_who_moved_what_and_why(plane):
         assert (entry.actor, entry.object, entry.reason) == ("ada", "agents/a", why)
 
 
-# Activation
-
-
-async def test_a_policy_refuses_by_name(plane):
-    await in_status(plane, S.REGISTERED)
-    await set_policy(plane, Effect.DENY)
-    with pytest.raises(ActivationRefused) as refused:
-        await plane.ops.activate("a")
-    assert refused.value.metadata == {"agent_id": "a", "decision": "DENY", "policies": "p"}
-
-
-async def test_an_invalid_configuration_is_refused_with_what_is_wrong(plane):
-    await in_status(plane, S.REGISTERED)
-    await plane.commit(Put(Collection.CONFIG_SCHEMAS, "extra", WANTS_A_REGION))
-    await plane.replica.follow()
-    with pytest.raises(ActivationRefused, match="region") as refused:
-        await plane.ops.activate("a", confirm_pending=True)
-    assert refused.value.metadata["decision"] == "INVALID_CONFIG"
-
-
-async def test_an_approval_parks_the_activation_once(plane):
-    await in_status(plane, S.REGISTERED)
-    await set_policy(plane, Effect.REQUIRE_APPROVAL)
-    for _ in range(2):
-        with pytest.raises(ActivationPending) as pending:
-            await plane.ops.activate("a", request=RequestKey("r", "d"))
-        revision = plane.revision
-    assert pending.value.metadata["policies"] == "p"
-    agent = await plane.agent("a")
-    assert agent.status is S.REGISTERED
-    assert agent.pending is not None
-    assert (agent.pending.policies, agent.pending.asked_by) == (("p",), "ada")
-    assert len(agent.pending.config_digest) == 64
-    assert plane.revision == revision
-    assert len(await plane.audits("agent.activation_pending")) == 1
-
-
-async def parked(plane: LifecyclePlane) -> Agent:
-    await in_status(plane, S.REGISTERED)
-    await set_policy(plane, Effect.REQUIRE_APPROVAL)
-    with pytest.raises(ActivationPending):
-        await plane.ops.activate("a")
-    return await plane.agent("a")
-
-
-async def test_a_confirmation_activates(plane):
-    await parked(plane)
-    agent = await plane.ops.activate("a", confirm_pending=True)
-    assert (agent.status, agent.pending) == (S.ACTIVE, None)
-    (entry,) = await plane.audits("agent.activated")
-    assert entry.details["policies"] == "p"
-
-
-async def test_a_confirmation_holds_for_no_other_configuration(plane):
-    before = await parked(plane)
-    await set_config(plane, temperature=0.1)
-    with pytest.raises(ActivationPending):
-        await plane.ops.activate("a", confirm_pending=True)
-    after = await plane.agent("a")
-    assert after.pending is not None
-    assert before.pending is not None
-    assert after.pending.config_digest != before.pending.config_digest
-    assert (await plane.ops.activate("a", confirm_pending=True)).status is S.ACTIVE
-
-
-async def test_a_confirmation_holds_for_no_policy_that_was_not_asked_about(plane):
-    await parked(plane)
-    await set_policy(plane, None)
-    await set_policy(plane, Effect.REQUIRE_APPROVAL, "q")
-    with pytest.raises(ActivationPending):
-        await plane.ops.activate("a", confirm_pending=True)
-
-
-async def test_a_confirmation_does_not_overrule_a_refusal(plane):
-    await parked(plane)
-    await set_policy(plane, Effect.DENY, "q")
-    with pytest.raises(ActivationRefused):
-        await plane.ops.activate("a", confirm_pending=True)
-    assert (await plane.agent("a")).pending is None
-
-
-async def test_a_confirmation_of_nothing_parks(plane):
-    await in_status(plane, S.REGISTERED)
-    await set_policy(plane, Effect.REQUIRE_APPROVAL)
-    with pytest.raises(ActivationPending):
-        await plane.ops.activate("a", confirm_pending=True)
-    assert (await plane.agent("a")).status is S.REGISTERED
-
-
-async def test_an_allowed_activation_needs_no_confirmation_any_more(plane):
-    await parked(plane)
-    await set_policy(plane, None)
-    assert (await plane.ops.activate("a")).status is S.ACTIVE
-
-
-async def test_a_first_beat_parks_as_an_operator_would(plane):
-    generations = await plane.register("a", "i")
-    await set_policy(plane, Effect.REQUIRE_APPROVAL)
-    beat = FakeBeat("i", generations["i"])
-    for _ in range(3):
-        (answer,) = await plane.replica.beat(replace(beat))
-        assert answer.outcome is Outcome.NOT_ACTIVATED
-        plane.clock.shift(10)
-    agent = await plane.agent("a")
-    assert agent.status is S.REGISTERED
-    assert agent.pending is not None
-    assert agent.pending.asked_by == "fleetplane"
-    assert len(await plane.audits("agent.activation_pending")) == 1
-    assert (await plane.ops.activate("a", confirm_pending=True)).status is S.ACTIVE
-
-
-async def test_a_parked_agent_becomes_active_by_itself_once_the_policies_allow_it(plane):
-    generations = await plane.register("a", "i")
-    await set_policy(plane, Effect.REQUIRE_APPROVAL)
-    beat = FakeBeat("i", generations["i"])
-    await plane.replica.beat(beat)
-    await set_policy(plane, None)
-    plane.clock.shift(10)
-    assert await plane.replica.beat(beat) == []
-    agent = await plane.agent("a")
-    assert (agent.status, agent.pending, agent.status_reason) == (S.ACTIVE, None, "")
-
-
-async def test_an_activation_holds_the_configuration_that_was_judged(plane):
-    await in_status(plane, S.REGISTERED)
-    scope = LayerScope(LayerKind.AGENT_NAME, "a")
-    policy = Policy(policy_id="p", action=Effect.DENY, conditions={"model": "wild"})
-    await plane.commit(Put(Collection.POLICIES, "p", policy))
-    await plane.replica.follow()
-    # This replica does not hear of the change before it has judged.
-    wild = ConfigLayer(scope=scope, values={"model": "wild"})
-    await plane.commit(Put(Collection.CONFIG_LAYERS, scope.key, wild))
-    asked = asyncio.ensure_future(plane.ops.activate("a"))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    await plane.replica.follow()
-    with pytest.raises(ActivationRefused):
-        await asked
-
-
 # Deactivation
 
 
 @pytest.mark.parametrize("reason", ["", LOST, STOPPED, "x" * 513])
 async def test_reasons_that_mean_something_else_are_refused(plane, reason):
-    await in_status(plane, S.ACTIVE)
+    await plane.in_status("a", S.ACTIVE)
     with pytest.raises(InvalidArgument):
         await plane.ops.deactivate("a", reason=reason)
 
 
 @pytest.mark.parametrize("reason", [LOST, STOPPED])
 async def test_what_fell_silent_is_stopped_for_good(plane, reason):
-    await in_status(plane, S.INACTIVE, reason)
+    await plane.in_status("a", S.INACTIVE, reason)
     outcome = await plane.ops.deactivate("a", reason="night")
     assert (outcome.agent.status, outcome.agent.status_reason) == (S.INACTIVE, "night")
     assert not outcome.agent.may_be_revived
 
 
 async def test_a_deactivation_hands_over_and_clears_what_was_under_way(plane):
-    await in_status(plane, S.ACTIVE)
+    await plane.in_status("a", S.ACTIVE)
     pending = PendingActivation(policies=("p",), config_digest="d", asked_by="x", asked_at_ms=1)
     await plane.change_agent("a", draining=True, pending=pending)
     outcome = await plane.ops.deactivate("a", reason="night")
     assert (outcome.agent.draining, outcome.agent.pending) == (False, None)
     assert (outcome.requeued, outcome.failed) == (2, 1)
     assert plane.ops.handed.asked == [("a", "night", "ada")]
-
-
-async def test_a_deactivation_takes_a_parked_activation_back(plane):
-    await parked(plane)
-    await plane.ops.deactivate("a")
-    assert (await plane.agent("a")).pending is None
 
 
 async def test_a_beat_does_not_revive_what_was_deactivated(plane):
