@@ -135,7 +135,7 @@ class _Builder:
         self._intake = BeatIntake(ports.clock, self._liveness_settings, self._acknowledged)
         self._assigner = TaskAssigner(ports.ledger, self._read_model, ports.clock)
         self._recovery = TaskRecovery(
-            ports.ledger,
+            self._visible,
             self._read_model,
             self._assigner,
             ports.clock,
@@ -145,7 +145,7 @@ class _Builder:
         )
         self._task_data = TaskData(ports.ledger)
         self._delivery = TaskDelivery(
-            ports.ledger,
+            self._visible,
             self._read_model,
             self._task_data,
             ports.ids,
