@@ -2,6 +2,8 @@
 
 `buf curl` always runs it (it comes with the development environment), grpcurl where it is
 installed. Both know nothing but the address: the schema comes from the daemon's reflection.
+
+`$NAME` in an answer is whatever stands there, and the same thing from then on.
 """
 
 import json
@@ -17,7 +19,15 @@ from pathlib import Path
 
 import pytest
 
-from fleetplane.v1 import config_service_pb2, policy_service_pb2, registry_service_pb2
+from fleetplane.v1 import (
+    config_service_pb2,
+    lifecycle_service_pb2,
+    policy_service_pb2,
+    registry_service_pb2,
+    rollout_service_pb2,
+    routing_service_pb2,
+    task_service_pb2,
+)
 from tests.fakes.daemon import running_daemon
 
 pytestmark = [pytest.mark.xdist_group("by hand"), pytest.mark.timeout(180)]
@@ -29,9 +39,23 @@ _BLOCK = re.compile(r"^```console\n\$ (grpcurl .*?[^\\])\n(.*?)^```$", re.DOTALL
 _SNAKE_KEY = re.compile(r'"([a-z0-9]+(?:_[a-z0-9]+)+)":')
 _MASK_OBJECT = re.compile(r'\{"paths": \["([a-z_,]+)"\]\}')
 
+_NAMED = re.compile(r"\$([A-Z]+)")
+_NAMED_ESCAPED = re.compile(r"\\\$([A-Z]+)")
+_SHOWN_CODE = re.compile(r"Code: (\w+)")
+
 CALL_SECONDS = 20.0
-WATCH_SECONDS = 3.0
-"""How long a watch is looked at with `buf curl`, which has no deadline of its own."""
+SECONDS_LONGER = 1.0
+"""How much longer than its `-max-time` a watch is looked at: `buf curl` has no such thing."""
+
+_MODULES = (
+    registry_service_pb2,
+    config_service_pb2,
+    policy_service_pb2,
+    lifecycle_service_pb2,
+    task_service_pb2,
+    routing_service_pb2,
+    rollout_service_pb2,
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +80,30 @@ class Step:
         return self.method.rpartition("/")[2].startswith("Watch")
 
     @property
+    def seconds(self) -> float:
+        """How long it may take."""
+        if "-max-time" not in self.command:
+            return CALL_SECONDS
+        return float(self.command[self.command.index("-max-time") + 1]) + SECONDS_LONGER
+
+    @property
     def refused(self) -> bool:
         return self.shown[0] == "ERROR:"
+
+    @property
+    def code(self) -> str:
+        """The code of a refusal, as Connect spells it."""
+        shown = _SHOWN_CODE.search(self.shown[1])
+        assert shown is not None
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", shown.group(1)).lower()
+
+    def knowing(self, known: dict[str, str]) -> "Step":
+        """Return the step with what earlier answers said in the place of its names."""
+
+        def filled(text: str) -> str:
+            return _NAMED.sub(lambda m: known.get(m.group(1), m.group(0)), text)
+
+        return Step(tuple(map(filled, self.command)), tuple(map(filled, self.shown)))
 
 
 def steps() -> Iterator[Step]:
@@ -96,20 +142,28 @@ def run(command: list[str], *, seconds: float) -> tuple[int | None, str]:
         return code, output.read().decode()
 
 
-def assert_shows(step: Step, said: str) -> None:
-    """Check that the answer has every line that the document shows, in that order."""
+def assert_shows(step: Step, said: str) -> dict[str, str]:
+    """Check that the answer has every line that the document shows, in that order.
+
+    Return what it says in the place of names.
+    """
     lines = iter([plain(line) for line in said.splitlines()])
+    named: dict[str, str] = {}
     for wanted in map(plain, step.shown):
-        assert wanted in lines, (
+        pattern = re.compile(_NAMED_ESCAPED.sub(r'(?P<\1>[^"]+)', re.escape(wanted)))
+        found = next((match for line in lines if (match := pattern.fullmatch(line))), None)
+        assert found is not None, (
             f"{step.method}: {wanted!r} is not, or not in that place, in\n{said}"
         )
+        named |= found.groupdict()
+    return named
 
 
 def test_the_document_drives_every_method_of_every_service() -> None:
     driven = {step.method for step in steps()}
     contract = {
         f"{service.full_name}/{method.name}"
-        for module in (registry_service_pb2, config_service_pb2, policy_service_pb2)
+        for module in _MODULES
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
@@ -122,12 +176,14 @@ def test_the_session_runs_with_grpcurl() -> None:
         pytest.skip("grpcurl is not installed; buf curl runs the same session")
     # Nobody beats for long here, and nobody shall be given up meanwhile.
     with running_daemon(degraded_after_seconds=3600.0, lost_after_seconds=36_000.0) as daemon:
-        for step in steps():
+        known: dict[str, str] = {}
+        for written in steps():
+            step = written.knowing(known)
             command = [daemon.address if p == WRITTEN_FOR else p for p in step.command[1:]]
             code, said = run([grpcurl, *command], seconds=CALL_SECONDS)
             if not step.watches:
                 assert (code == 0) is not step.refused, f"{step.command}: {said}"
-            assert_shows(step, said)
+            known |= assert_shows(step, said)
 
 
 def test_the_session_runs_with_buf_curl() -> None:
@@ -135,7 +191,9 @@ def test_the_session_runs_with_buf_curl() -> None:
     assert buf is not None, "the development environment brings buf"
     with running_daemon(degraded_after_seconds=3600.0, lost_after_seconds=36_000.0) as daemon:
         base = [buf, "curl", "--protocol", "grpc", "--http2-prior-knowledge"]
-        for step in steps():
+        known: dict[str, str] = {}
+        for written in steps():
+            step = written.knowing(known)
             if step.method == "describe":
                 continue  # the one thing that `buf curl` cannot show
             if step.method == "list":
@@ -149,12 +207,12 @@ def test_the_session_runs_with_buf_curl() -> None:
             data = _MASK_OBJECT.sub(r'"\1"', step.data)
             command = [*base, "-d", data]
             code, said = run(
-                [*command, f"http://{daemon.address}/{step.method}"],
-                seconds=WATCH_SECONDS if step.watches else CALL_SECONDS,
+                [*command, f"http://{daemon.address}/{step.method}"], seconds=step.seconds
             )
             if step.refused:
                 assert code
-                assert json.loads(said)["code"] == "invalid_argument"
+                assert json.loads(said)["code"] == step.code
                 continue
-            assert code == (None if step.watches else 0), f"{step.command}: {said}"
-            assert_shows(step, said)
+            # A watch goes on until it is ended, unless what it watches has come to its end.
+            assert code == 0 or (step.watches and code is None), f"{step.command}: {said}"
+            known |= assert_shows(step, said)
