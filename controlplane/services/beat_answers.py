@@ -7,6 +7,7 @@ from controlplane.domain.agents import (
     Instance,
     InstanceState,
 )
+from controlplane.domain.drains import drain_key
 from controlplane.services.beats import BeatOutcome, Outcome, Unusual
 from controlplane.services.read_model import NamespaceView
 
@@ -29,7 +30,7 @@ def refusal(view: NamespaceView, one: Unusual) -> BeatOutcome | None:
         return answer
     if live is None:
         # A goodbye of nobody may be the retry of one that was carried out: ask the ledger.
-        return None if one.beat.goodbye else BeatOutcome(name, Outcome.UNKNOWN)
+        return None if one.beat.goodbye else _unknown(view, name)
     answer = fenced(name, live.instance, one.beat.generation)
     if answer is not None or one.beat.goodbye:
         return answer
@@ -40,6 +41,14 @@ def refusal(view: NamespaceView, one: Unusual) -> BeatOutcome | None:
     if final or (live.instance.state is InstanceState.FRESH and not owner.agent.may_be_revived):
         return standing(name, owner.agent)
     return None
+
+
+def _unknown(view: NamespaceView, name: str) -> BeatOutcome:
+    """Return the answer to an instance without a record: GONE if it was retired with its agent."""
+    left = view.work.drains.get(drain_key("", name))
+    owner = view.agents.get(left.agent_id) if left is not None else None
+    retired = owner is not None and owner.agent.status is AgentStatus.DECOMMISSIONED
+    return BeatOutcome(name, Outcome.GONE if retired else Outcome.UNKNOWN)
 
 
 def fenced(instance_id: str, known: Instance | None, generation: int) -> BeatOutcome | None:

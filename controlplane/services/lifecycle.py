@@ -239,9 +239,15 @@ class Lifecycle:
             _require_revision(current, expected_revision)
             if current.status is AgentStatus.DECOMMISSIONED:
                 view = await caught_up(self._read_model, namespace, current.revision)
-                return current, await remove_left(
-                    self._ledger, self._read_model, current, view, caller
+                removed = await remove_left(
+                    self._ledger,
+                    self._read_model,
+                    current,
+                    view,
+                    caller,
+                    self._clock.store_ms(),
                 )
+                return current, removed
             if current.status in _WORKING:
                 if not force:
                     raise _no_such_move(current, AgentStatus.DECOMMISSIONED)
@@ -255,8 +261,8 @@ class Lifecycle:
                     caller=caller,
                 )
                 current, expected_revision = stopped.agent, 0
-            view = self._read_model.view(namespace)
-            after, removed, transaction = retirement(view, current, reason, request, caller)
+            view, now_ms = self._read_model.view(namespace), self._clock.store_ms()
+            after, removed, transaction = retirement(view, current, reason, request, caller, now_ms)
             committed = await self._committed(namespace, transaction)
             if committed is None:
                 continue
@@ -264,7 +270,7 @@ class Lifecycle:
                 return await self._agent(namespace, agent_id), 0
             after = stored_as(after, committed)
             view = await caught_up(self._read_model, namespace, committed.revision)
-            left = await remove_left(self._ledger, self._read_model, after, view, caller)
+            left = await remove_left(self._ledger, self._read_model, after, view, caller, now_ms)
             return after, removed + left
         raise _contended()
 

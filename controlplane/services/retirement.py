@@ -3,13 +3,18 @@
 A registration holds the agent's record to the revision it saw, as the retirement does. So whoever
 was registered before the agent was retired is known as soon as this replica has followed that
 commit, and is removed then; after it nobody is registered any more.
+
+Every instance that goes leaves the record of a drain that has ended: it is safe to stop, and for as
+long as such records are kept (24 h) its beats are answered GONE by every replica, not "register
+again".
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from controlplane.domain.agents import Agent, AgentStatus
+from controlplane.domain.agents import Agent, AgentStatus, Instance
+from controlplane.domain.drains import Drain, DrainPhase
 from controlplane.domain.identity import Caller
 from controlplane.services.deactivation import agent_audit
 from controlplane.services.families import caught_up
@@ -31,7 +36,12 @@ MAX_REMOVED_AT_ONCE: Final = 1_000
 
 
 def retirement(
-    view: NamespaceView, agent: Agent, reason: str, request: RequestKey | None, caller: Caller
+    view: NamespaceView,
+    agent: Agent,
+    reason: str,
+    request: RequestKey | None,
+    caller: Caller,
+    now_ms: int,
 ) -> tuple[Agent, int, Transaction]:
     """Return the retired agent, how many instances go with it, and the commit.
 
@@ -43,7 +53,10 @@ def retirement(
     unchanged = Expect(revision=agent.revision)
     transaction = Transaction(
         namespace=view.name,
-        steps=(Put(Collection.AGENTS, agent.agent_id, after, unchanged), *_removal(removed)),
+        steps=(
+            Put(Collection.AGENTS, agent.agent_id, after, unchanged),
+            *_removal(removed, reason, caller, now_ms),
+        ),
         audit=agent_audit(
             agent,
             after,
@@ -61,7 +74,12 @@ def retirement(
 
 
 async def remove_left(
-    ledger: Ledger, read_model: ReadModel, agent: Agent, view: NamespaceView, caller: Caller
+    ledger: Ledger,
+    read_model: ReadModel,
+    agent: Agent,
+    view: NamespaceView,
+    caller: Caller,
+    now_ms: int,
 ) -> int:
     """Remove what instances a retired agent still has; return how many.
 
@@ -71,7 +89,7 @@ async def remove_left(
     while some := _instances(view, agent.agent_id):
         transaction = Transaction(
             namespace=view.name,
-            steps=_removal(some),
+            steps=_removal(some, agent.status_reason, caller, now_ms),
             audit=agent_audit(
                 agent,
                 agent,
@@ -90,13 +108,31 @@ async def remove_left(
     return removed
 
 
-def _instances(view: NamespaceView, agent_id: str) -> list[str]:
+def _instances(view: NamespaceView, agent_id: str) -> list[Instance]:
     entry = view.agents.get(agent_id)
-    return list(entry.instances)[:MAX_REMOVED_AT_ONCE] if entry is not None else []
+    members = entry.instances.values() if entry is not None else ()
+    return [live.instance for live in members][:MAX_REMOVED_AT_ONCE]
 
 
-def _removal(instance_ids: Sequence[str]) -> tuple[Step, ...]:
+def _removal(
+    instances: Sequence[Instance], reason: str, caller: Caller, now_ms: int
+) -> tuple[Step, ...]:
     steps: list[Step] = []
-    for instance_id in instance_ids:
-        steps += (Delete(Collection.INSTANCES, instance_id), ClearDeadline(instance_id))
+    for one in instances:
+        drain = Drain(
+            agent_id=one.agent_id,
+            instance_id=one.instance_id,
+            phase=DrainPhase.DRAINED,
+            reason=reason,
+            actor=caller.name,
+            started_at_ms=now_ms,
+            deadline_at_ms=now_ms,
+            ended_at_ms=now_ms,
+            instance_generation=one.generation,
+        )
+        steps += (
+            Delete(Collection.INSTANCES, one.instance_id),
+            ClearDeadline(one.instance_id),
+            Put(Collection.DRAINS, drain.key, drain),
+        )
     return tuple(steps)

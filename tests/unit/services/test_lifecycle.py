@@ -197,8 +197,11 @@ async def test_a_decommissioned_agent_loses_its_instances_and_keeps_its_name(pla
     assert (agent.status, agent.status_reason, removed) == (S.DECOMMISSIONED, "old", 2)
     assert await plane.instance("i") is None
     assert plane.deadline_of("i") is None
-    (answer,) = await plane.replica.beat(FakeBeat("i", generations["i"]))
-    assert answer.outcome in {Outcome.GONE, Outcome.UNKNOWN}
+    other = await plane.another("two")
+    for replica in (plane.replica, other.replica):
+        (answer,) = await replica.beat(FakeBeat("i", generations["i"]))
+        assert answer.outcome is Outcome.GONE
+    assert (await plane.ops.look("", "i")).safe_to_stop
 
 
 async def test_an_instance_that_was_registered_at_the_same_time_goes_too(plane):
