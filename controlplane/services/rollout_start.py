@@ -23,12 +23,14 @@ from controlplane.services.ports import (
     Expect,
     Ledger,
     Put,
+    RequestKey,
     Require,
     Step,
+    Transaction,
 )
 from controlplane.services.read_model import NamespaceView
 from controlplane.services.rollout_sight import version_of
-from controlplane.services.rollout_steps import forget_oldest, transition_steps
+from controlplane.services.rollout_steps import forget_oldest, transition_audit, transition_steps
 
 _CARRIES_A_ROLLOUT: Final = frozenset({AgentStatus.ACTIVE, AgentStatus.DEGRADED})
 """Statuses of an old version that can be rolled back to."""
@@ -69,6 +71,32 @@ class Beginning:
 
     rollout: Rollout
     steps: tuple[Step, ...]
+    superseded: str
+    """The rollout whose place it takes; empty: nobody's."""
+
+    def transaction(
+        self, namespace: str, *, method: str, request: RequestKey | None
+    ) -> Transaction:
+        """Return the commit; its answer is the rollout_id."""
+        rollout = self.rollout
+        audit = transition_audit(
+            rollout,
+            Transition(name=TransitionName.START, after=rollout),
+            method=method,
+            actor=rollout.started_by,
+            reason=rollout.reason,
+            request_id=request.request_id if request is not None else "",
+        )
+        if self.superseded:
+            details = {**audit.details, "superseded": self.superseded}
+            audit = replace(audit, details=details)
+        return Transaction(
+            namespace=namespace,
+            steps=self.steps,
+            audit=audit,
+            request=request,
+            answer=rollout.rollout_id,
+        )
 
 
 async def ground_of(ledger: Ledger, view: NamespaceView, order: RolloutOrder) -> Ground:
@@ -180,7 +208,7 @@ def begin(
         Require(Collection.AGENTS, old.agent_id, Expect(revision=old.revision)),
         *(_superseding(view, active, rollout, now_ms) if active is not None else ()),
     )
-    return Beginning(rollout, steps)
+    return Beginning(rollout, steps, active.rollout_id if active is not None else "")
 
 
 def _new_version(
@@ -222,8 +250,3 @@ def _superseding(view: NamespaceView, active: Rollout, by: Rollout, now_ms: int)
     )
     yield from transition_steps(view, active, transition, now_ms=now_ms)
     yield from forget_oldest(view, transition.after)
-
-
-def started(rollout: Rollout) -> Transition:
-    """Return the beginning as a transition, for its audit."""
-    return Transition(name=TransitionName.START, after=rollout)

@@ -181,10 +181,10 @@ def forget_oldest(view: NamespaceView, ending: Rollout) -> Iterator[Step]:
 
 
 def _counters(rollout: Rollout) -> Iterable[str]:
-    """Return every counter that a rollout ever had."""
+    """Return every counter that a rollout ever had; token 0 is the wait for the first step."""
     return (
         name
-        for token in range(1, rollout.step_token + 1)
+        for token in range(rollout.step_token + 1)
         for name in counters_of(replace(rollout, step_token=token))
     )
 

@@ -29,7 +29,7 @@ from controlplane.services.ports import (
 )
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.rollout_sight import version_of
-from controlplane.services.rollout_start import RolloutOrder, begin, ground_of, started
+from controlplane.services.rollout_start import RolloutOrder, begin, ground_of
 from controlplane.services.rollout_steps import transition_audit, transition_steps
 
 __all__ = ["RolloutOrder", "RolloutPage", "Rollouts"]
@@ -85,6 +85,7 @@ class Rollouts:
             InvalidTransition: a version is retired, the old one does not work, or the rollout to
                 supersede drains the old version already.
             StoreUnavailable: too many callers change this agent at once.
+            NotReady: this replica has not heard of the rollout to supersede within 5 s.
         """
         validate_plan(order.plan)
         return await self._begin(namespace, order, "StartRollout", request, caller)
@@ -135,6 +136,9 @@ class Rollouts:
                 if replay is not None:
                     return await self._stored(namespace, replay.answer)
             ground = await ground_of(self._ledger, view, order)
+            if ground.active is not None:
+                # What it moved must be known here before it is undone.
+                view = await self._read_model.at_least(namespace, ground.active.revision)
             beginning = begin(
                 view,
                 order,
@@ -145,20 +149,7 @@ class Rollouts:
                 now_ms=self._clock.store_ms(),
             )
             rollout = beginning.rollout
-            transaction = Transaction(
-                namespace=namespace,
-                steps=beginning.steps,
-                audit=transition_audit(
-                    rollout,
-                    started(rollout),
-                    method=method,
-                    actor=caller.name,
-                    reason=order.reason,
-                    request_id=request.request_id if request is not None else "",
-                ),
-                request=request,
-                answer=rollout.rollout_id,
-            )
+            transaction = beginning.transaction(namespace, method=method, request=request)
             try:
                 committed = await self._ledger.commit(transaction)
             except ConditionFailed as lost:
@@ -330,12 +321,17 @@ class Rollouts:
         reason: str,
         caller: Caller,
     ) -> Rollout:
-        """Decide on what the ledger says and commit it, until nobody interferes."""
+        """Decide on what the ledger says and commit it, until nobody interferes.
+
+        Raises:
+            NotReady: this replica has not heard of the rollout's newest state within 5 s.
+        """
         newest = 0
         for _ in range(MAX_ROUNDS):
             before = await self._stored(namespace, rollout_id)
             newest = max(newest, before.revision)
-            view = await caught_up(self._read_model, namespace, newest)
+            # What the rollout moved must be known here before it is moved again.
+            view = await self._read_model.at_least(namespace, newest)
             now_ms = self._clock.store_ms()
             transition = decide(view, before, now_ms)
             if transition is None:

@@ -141,6 +141,8 @@ async def test_superseding_drains_the_version_that_was_coming_and_begins_anew(wo
     assert (ended.phase, ended.superseded_by) == (Phase.SUPERSEDED, second.rollout_id)
     assert ended.ended_at_ms > 0
     assert (second.from_version, second.step_index, second.phase) == (OLD, 0, Phase.PENDING)
+    *_, (_, _, entry) = await world.direct.read_audit(NS, limit=1_000)
+    assert entry.details["superseded"] == first.rollout_id
     assert world.weights() == {OLD: 10_000}
     assert world.view.work.active_rollouts == {NAME: second.rollout_id}
     drain = world.view.work.drains[drain_key(first.to_agent_id)]
