@@ -17,7 +17,10 @@ from fleetplane import TaskState
 from fleetplane.v1 import lifecycle_service_pb2, rollout_service_pb2
 
 LOG: Final = 12
-"""Happenings that are shown, the newest."""
+"""Happenings that are shown at most, the newest."""
+
+FRAME: Final = 18
+"""Lines that are not happenings: counters, the rollout, what stands between."""
 
 
 class RolloutStage:
@@ -42,8 +45,9 @@ class RolloutStage:
         parts: list[Text | Group] = [self._counters(traffic), Text()]
         if rollout is not None:
             parts += [Group(screen(rollout, drain, time.time())), Text()]
-        log = "\n".join(f"{one.at.astimezone():%H:%M:%S}  {one.text}" for one in self._happenings)
-        self._live.update(Group(*parts, Text(log, style="dim")), refresh=True)
+        room = max(3, self._live.console.height - FRAME)
+        newest = list(self._happenings)[-room:]
+        self._live.update(Group(*parts, *map(_line, newest)), refresh=True)
 
     def _counters(self, traffic: Traffic) -> Text:
         text = Text(f"tasks submitted {traffic.submitted:,}  ", style="bold")
@@ -65,3 +69,11 @@ class RolloutStage:
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
+
+
+def _line(happening: Happening) -> Text:
+    """Return a happening cut to one line; only the sum is worth more."""
+    text = f"{happening.at.astimezone():%H:%M:%S}  {happening.text}"
+    if happening.event == "summary":
+        return Text(text, style="bold")
+    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")

@@ -129,7 +129,7 @@ def evidence_bar(rollout: pb.Rollout, cells: int = BAR) -> str:
         return _needle(share / (2 * limit), cells) + f"  {rate(rollout.canary)} of {limit:.1%}"
     known = rollout.hypotheses
     span = known.reject_at - known.accept_at
-    if not rollout.HasField("hypotheses") or span <= 0:
+    if not rollout.HasField("hypotheses") or span <= 0 or not rollout.canary.total:
         return ""
     bar = _needle((rollout.llr - known.accept_at) / span, cells)
     bounds = f"{known.accept_at:.2f} .. {known.reject_at:.2f}"
@@ -201,7 +201,8 @@ def change_line(rollout: pb.Rollout) -> str:
         f"new {of_all(rollout.canary)}",
         f"old {of_all(rollout.stable)}",
     ]
-    if rollout.HasField("hypotheses") and RolloutPhase(rollout.phase) is RolloutPhase.PROGRESSING:
+    progressing = RolloutPhase(rollout.phase) is RolloutPhase.PROGRESSING
+    if progressing and rollout.HasField("hypotheses") and rollout.canary.total:
         parts.append(f"LLR {rollout.llr:+.2f}")
     said = pause_line(rollout) or rollout.message or verdict_of(rollout)
     return "  ".join([*parts, said]).rstrip()

@@ -58,7 +58,8 @@ def test_the_weight_is_a_bar() -> None:
 @pytest.mark.parametrize(("llr", "at"), [(-3.0, 0), (1.0, 5), (5.0, 10), (99.0, 10), (-99.0, 0)])
 def test_the_evidence_moves_between_a_pass_and_a_breach(llr: float, at: int) -> None:
     known = pb.RolloutHypotheses(accept_at=-3, reject_at=5)
-    bar = evidence_bar(rollout(llr=llr, hypotheses=known), 11)
+    seen = pb.OutcomeCounts(total=9)
+    bar = evidence_bar(rollout(llr=llr, hypotheses=known, canary=seen), 11)
     assert bar.index("●") == at
     assert f"LLR {llr:+.2f} in -3.00 .. 5.00" in bar
 
@@ -73,6 +74,8 @@ def test_a_threshold_is_the_middle_of_its_bar() -> None:
 def test_without_evidence_there_is_no_bar() -> None:
     assert evidence_bar(rollout()) == ""
     assert evidence_bar(rollout(kind=pb.RolloutAnalysis.KIND_THRESHOLD)) == ""
+    known = pb.RolloutHypotheses(accept_at=-3, reject_at=5)
+    assert evidence_bar(rollout(hypotheses=known)) == ""
 
 
 def test_a_verdict_belongs_to_its_step() -> None:
@@ -109,7 +112,10 @@ def test_a_pause_says_why_and_by_whom() -> None:
 
 def test_a_line_says_how_a_rollout_stands() -> None:
     shown = rollout(weight_bp=1000, llr=0.5, hypotheses=pb.RolloutHypotheses(reject_at=5))
-    assert change_line(shown) == "PROGRESSING    step 1/3    10 %  new 0/0  old 0/0  LLR +0.50"
+    assert change_line(shown) == "PROGRESSING    step 1/3    10 %  new 0/0  old 0/0"
+    shown.canary.total, shown.canary.failed = 8, 1
+    line = "PROGRESSING    step 1/3    10 %  new 1/8 (12.5 %)  old 0/0  LLR +0.50"
+    assert change_line(shown) == line
 
 
 def test_details_of_a_rollout_that_has_just_begun_are_shown() -> None:
