@@ -171,9 +171,10 @@ class TaskRun:
             raise TaskRejected(f"the result cannot be sent: {error}") from error
 
     def _failure(self, error: BaseException) -> _Outcome:
-        _log.warning("task %s failed here", self.lease.task_id, exc_info=error)
         if isinstance(error, TaskRejected):
+            _log.warning("task %s is rejected: %s", self.lease.task_id, error)
             return _Outcome(detail=str(error), permanent=True)
+        _log.warning("task %s failed here", self.lease.task_id, exc_info=error)
         return _Outcome(detail=f"{type(error).__name__}: {error}")
 
     async def _settle(self, outcome: _Outcome) -> None:
