@@ -64,7 +64,7 @@ async def _demo(
 
     With --rollout: an agent in three versions under a stream of tasks. 1.0.0 works; 2.0.0 fails
     three of ten tasks and is rolled back by itself; 2.1.0 fails one of a hundred and replaces
-    1.0.0. Ends after about a minute with a sum: no task lost, none run twice. Exit code 1 if
+    1.0.0. Ends within a minute with a sum: no task lost, none run twice. Exit code 1 if
     anything of that is not so.
     """
     if rollout:
