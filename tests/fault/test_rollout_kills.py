@@ -16,6 +16,7 @@ from typing import Final
 import pytest
 
 from fleetplane import (
+    Activation,
     Agent,
     AnalysisKind,
     FleetClient,
@@ -49,13 +50,20 @@ OBSERVE_SECONDS: Final = 1.0
 TICK_SECONDS: Final = 1.0
 """A look of the reconciler (0.5 s with jitter) and the commit it leads to, on two busy cores."""
 
-PLAN: Final = RolloutPlan(
-    steps=[RolloutStep(weight_bp=weight) for weight in (2_000, 6_000, 10_000)],
-    analysis=RolloutAnalysis(kind=AnalysisKind.THRESHOLD, max_error_rate=0.3, min_tasks=5),
-    observe=OBSERVE_SECONDS,
-    max_dwell=60.0,
-    drain_deadline=10.0,
-)
+STEPS: Final = (2_000, 6_000, 10_000)
+
+
+def plan(transition: str) -> RolloutPlan:
+    """Return the plan: a step must last for two looks to be measured before it passes."""
+    observe = 3 * OBSERVE_SECONDS if transition == "MEASURE" else OBSERVE_SECONDS
+    return RolloutPlan(
+        steps=[RolloutStep(weight_bp=weight) for weight in STEPS],
+        analysis=RolloutAnalysis(kind=AnalysisKind.THRESHOLD, max_error_rate=0.3, min_tasks=5),
+        observe=observe,
+        max_dwell=60.0,
+        drain_deadline=10.0,
+    )
+
 
 GOOD: Final = (
     "ACTIVATE_CANARY",
@@ -95,7 +103,9 @@ async def crew(target: str, fail_share: float) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(FleetClient(target))
         for version, share in (("1.0.0", 0.0), ("2.0.0", fail_share)):
-            agent = Agent("worker", version, client=client, max_concurrency=8)
+            # The new version waits for the rollout to activate it.
+            manual = Activation.MANUAL if version == "2.0.0" else Activation.AUTO
+            agent = Agent("worker", version, client=client, max_concurrency=8, activation=manual)
             agent.task(_handler(version, share))
             await stack.enter_async_context(agent)
         traffic = asyncio.create_task(_traffic(client), name="traffic")
@@ -150,7 +160,10 @@ async def rolled_out(failpoint: str, *, fail_share: float) -> tuple[History, int
             try:
                 async with crew(target, fail_share):
                     started = await operator.start_rollout(
-                        "worker", "2.0.0", from_version="1.0.0", plan=PLAN
+                        "worker",
+                        "2.0.0",
+                        from_version="1.0.0",
+                        plan=plan(failpoint.partition(":")[2]),
                     )
                     history = History()
                     async with asyncio.timeout(90):
@@ -171,7 +184,7 @@ async def _relieve(first: Daemon, second: Daemon) -> int:
 
 def check_the_steps(history: History) -> None:
     entered = history.steps_entered()
-    assert sorted(entered) == list(range(len(PLAN.steps)))
+    assert sorted(entered) == list(range(len(STEPS)))
     for before, after in zip(sorted(entered), sorted(entered)[1:], strict=False):
         dwell = entered[after] - entered[before]
         assert dwell >= OBSERVE_SECONDS
