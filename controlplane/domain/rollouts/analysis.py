@@ -101,7 +101,7 @@ def judge(
         verdict, message = _held_against_the_old(plan, frozen, canary, stable)
         return verdict, llr, message
     if verdict is Verdict.PASS:
-        return verdict, llr, f"{_said(canary)}: within the limit of {frozen.p1:.2%}"
+        return verdict, llr, f"{_said(canary)}: within the limit of {frozen.p1 * 100:.3g} %"
     if elapsed_ms >= plan.max_dwell_ms:
         return Verdict.INCONCLUSIVE, llr, f"{_said(canary)}: no verdict within the longest dwell"
     if not canary.total:
@@ -167,7 +167,7 @@ def _held_against_the_old(
         struck = reference.failed > frozen.p1 * reference.total
     if p >= SIGNIFICANT and struck:
         return Verdict.ENVIRONMENT, f"{both}: alike (p = {p:.3f}), so it is not this version"
-    return Verdict.BREACH, f"{both}: over the limit of {frozen.p1:.2%}"
+    return Verdict.BREACH, f"{both}: over the limit of {frozen.p1 * 100:.3g} %"
 
 
 def _makes_sense(counts: Counts) -> bool:

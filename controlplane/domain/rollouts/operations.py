@@ -63,7 +63,7 @@ def promoted(
         # That step is the next one: two callers must not skip two.
         raise InvalidTransition(
             f"rollout {rollout.rollout_id!r}",
-            current=f"about to enter step {rollout.step_index}",
+            current=f"about to enter step {rollout.step_index + 1} of {len(rollout.plan.steps)}",
             wanted="promoted",
         )
     return _onward(rollout, now_ms, TransitionName.ADVANCE, by_one=True, message=message)

@@ -249,6 +249,9 @@ def promote(
         activated=True,
         message="the new version has everything; the old one is kept warm",
     )
+    if not rollout.plan.bake_ms:
+        # Nothing more is judged: what the last step counted stays readable.
+        after = replace(after, canary=rollout.canary, stable=rollout.stable, llr=rollout.llr)
     effects = frozenset({Effect.ROUTE})
     return Transition(name=TransitionName.PROMOTE, after=after, effects=effects)
 
