@@ -22,7 +22,10 @@ from tests.bench.workloads import (
     memory,
     reconnect,
     registration,
+    rollouts,
     start,
+    task_contention,
+    tasks,
 )
 
 WORKLOADS: Mapping[int, Callable[[Plan], Awaitable[list[Row]]]] = MappingProxyType(
@@ -38,10 +41,13 @@ WORKLOADS: Mapping[int, Callable[[Plan], Awaitable[list[Row]]]] = MappingProxyTy
         9: memory.run,
         10: start.run,
         11: command_line.run,
+        13: tasks.run,
+        14: task_contention.run,
+        15: rollouts.run,
     }
 )
 
-BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11)
+BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15)
 """8 breaks the daemon on purpose and takes a minute: it runs when it is asked for."""
 
 WORKLOAD_SECONDS = 600.0
@@ -88,7 +94,7 @@ def _arguments() -> argparse.Namespace:
         "--only",
         type=_numbers,
         default=BY_DEFAULT,
-        help=f"workloads to run, such as 1,3 (default: all but 8; there are 1-{max(WORKLOADS)})",
+        help=f"workloads to run, such as 1,3 (default: all but 8; there are {sorted(WORKLOADS)})",
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of daemon and floor")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one turn")

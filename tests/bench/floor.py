@@ -5,14 +5,16 @@
 Same Python, same event loop, same channel options as the daemon; requests are parsed and replies
 serialised as generated stubs do it. A handler returns the canned reply of its method, which a
 client sets by calling `SET_REPLY` with `<full method name>\\0<serialised reply>`. `WatchConfig`
-sends its canned reply at once and again whenever `UpdateConfig` is called. Prints one JSON line
-`{"event": "serving", "listen": ...}` and ends with SIGTERM.
+sends its canned reply at once and again whenever `UpdateConfig` is called; the streams of
+`WatchTasks` take turns in sending theirs, once for each task that is submitted. Prints one JSON
+line `{"event": "serving", "listen": ...}` and ends with SIGTERM.
 """
 
 import asyncio
 import json
 import os
 import signal
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -21,16 +23,25 @@ import uvloop
 from google.protobuf.message_factory import GetMessageClass
 
 from controlplane.api.server import ServerOptions
-from fleetplane.v1 import config_service_pb2, policy_service_pb2, registry_service_pb2
+from fleetplane.v1 import (
+    config_service_pb2,
+    policy_service_pb2,
+    registry_service_pb2,
+    task_service_pb2,
+)
 
 SET_REPLY = "/bench.Floor/SetReply"
 
 _WATCH_CONFIG = "/fleetplane.v1.ConfigService/WatchConfig"
 _UPDATE_CONFIG = "/fleetplane.v1.ConfigService/UpdateConfig"
+_WATCH_TASKS = "/fleetplane.v1.TaskService/WatchTasks"
+_SUBMIT_TASK = "/fleetplane.v1.TaskService/SubmitTask"
+_SUBMIT_TASKS = "/fleetplane.v1.TaskService/BatchSubmitTasks"
 _SERVICES = (
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
     config_service_pb2.DESCRIPTOR.services_by_name["ConfigService"],
     policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
+    task_service_pb2.DESCRIPTOR.services_by_name["TaskService"],
 )
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -42,6 +53,7 @@ class Floor:
         self._types: dict[str, Any] = {}
         self._replies: dict[str, Any] = {}
         self._pushed = asyncio.Event()
+        self._task_streams: deque[asyncio.Queue[None]] = deque()
 
     async def set_reply(self, request: bytes, _context: _Context) -> bytes:
         """Remember what a method answers."""
@@ -73,6 +85,8 @@ class Floor:
         if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(self._echo(name), decode, encode)
         if method.server_streaming:
+            if name == _WATCH_TASKS:
+                return grpc.unary_stream_rpc_method_handler(self._watch_tasks, decode, encode)
             return grpc.unary_stream_rpc_method_handler(self._watch, decode)
         return grpc.unary_unary_rpc_method_handler(self._answer(name), decode, encode)
 
@@ -86,6 +100,15 @@ class Floor:
                 return replies[name]
 
             return push
+        if name in (_SUBMIT_TASK, _SUBMIT_TASKS):
+
+            async def submit(request: Any, _context: _Context) -> Any:
+                for _ in request.tasks if name == _SUBMIT_TASKS else (request,):
+                    self._task_streams[0].put_nowait(None)
+                    self._task_streams.rotate()
+                return replies[name]
+
+            return submit
 
         async def answer(_request: Any, _context: _Context) -> Any:
             return replies[name]
@@ -107,6 +130,17 @@ class Floor:
             pushed = self._pushed
             await context.write(self._replies[_WATCH_CONFIG].SerializeToString())
             await pushed.wait()
+
+    async def _watch_tasks(self, _request: Any, context: _Context) -> None:
+        """Send an assignment whenever it is this stream's turn."""
+        own: asyncio.Queue[None] = asyncio.Queue()
+        self._task_streams.append(own)
+        try:
+            while True:
+                await own.get()
+                await context.write(self._replies[_WATCH_TASKS])
+        finally:
+            self._task_streams.remove(own)
 
 
 async def serve() -> None:

@@ -68,15 +68,21 @@ def _cpu(process: psutil.Process) -> float:
 
 @asynccontextmanager
 async def daemon(
-    settings: Mapping[str, str] | None = None, *, data_dir: Path | None = None
+    settings: Mapping[str, str] | None = None,
+    *,
+    data_dir: Path | None = None,
+    module: str = "controlplane",
 ) -> AsyncIterator[Server]:
-    """Run a daemon with its embedded store until SERVING; `data_dir` is kept, else temporary."""
+    """Run a daemon with its embedded store until SERVING; `data_dir` is kept, else temporary.
+
+    `module` is run in place of the daemon's own.
+    """
     async with AsyncExitStack() as stack:
         if data_dir is None:
             data_dir = Path(tempfile.mkdtemp(prefix="fp-bench-", dir="/tmp"))
             stack.callback(shutil.rmtree, data_dir, ignore_errors=True)
         command = [
-            *(sys.executable, "-m", "controlplane", "serve", "--listen", "127.0.0.1:0"),
+            *(sys.executable, "-m", module, "serve", "--listen", "127.0.0.1:0"),
             *("--data-dir", str(data_dir), "--log-format", "json", "--log-level", "warning"),
         ]
         environment = {

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from itertools import count
 
-import redis
-
 from fleetplane.v1 import registry_service_pb2 as pb
 from tests.bench.driving import Load, closed_loop, in_turns
 from tests.bench.fleet import BATCH, REGISTRY, batch_requests, ordinary_spec
 from tests.bench.plan import Plan
 from tests.bench.results import Row, Window, judged, ratio_row
 from tests.bench.servers import CALM, Server, can, daemon, floor
+from tests.bench.store import store_work
 from tests.bench.wire import unary
 
 CALLERS = 64
@@ -26,14 +25,14 @@ async def run(plan: Plan) -> list[Row]:
         first = _request(next(numbers))
         reply = await unary(server.channel, f"{REGISTRY}Register")(first)
         await can(bare, f"{REGISTRY}Register", reply)
-        commits_before = _script_runs(server)
+        commits_before = store_work(server).scripts
         measured, compared = await in_turns(
             plan.rounds,
             plan.seconds,
             _singles(server, numbers),
             _singles(bare, numbers),
         )
-        commits = _script_runs(server) - commits_before
+        commits = store_work(server).scripts - commits_before
     calls = sum(window.operations for window in measured.windows)
     single = ratio_row(7, f"Register, {CALLERS} callers", measured, compared, at_least=AT_LEAST)
     trips = Row(
@@ -96,14 +95,3 @@ async def _batches(plan: Plan) -> Row:
         server_us=window.server_cpu_seconds / window.operations * 1e6,
         store_us=window.store_cpu_seconds / window.operations * 1e6,
     )
-
-
-def _script_runs(server: Server) -> int:
-    """Return how many scripts the store has run, by its own count."""
-    if server.store is None:
-        raise RuntimeError("the daemon has no embedded store")
-    arguments = server.store.cmdline()
-    socket = arguments[arguments.index("--unixsocket") + 1]
-    with redis.Redis(unix_socket_path=socket) as client:
-        stats = client.info("commandstats")
-    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
