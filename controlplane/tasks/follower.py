@@ -41,15 +41,9 @@ class Follower:
         self._read_model = read_model
         self._clock = clock
         self._on_loaded = on_loaded
-        self._last_contact = clock.monotonic()
         self._next_round = 0.0
         self.caught_up = asyncio.Event()
         """Set once the first complete snapshot is served."""
-
-    @property
-    def seconds_since_contact(self) -> float:
-        """How long ago the store last answered; readiness goes by it."""
-        return self._clock.monotonic() - self._last_contact
 
     async def run(self) -> None:
         """Follow until cancelled. A store that is away is waited for, never given up."""
@@ -76,7 +70,6 @@ class Follower:
                 await self._load(name)
 
         await _all(load(name) for name in names)
-        self._touch()
         self._read_model.ready = True
         self.caught_up.set()
         _log.info("snapshot loaded", extra={"namespaces": len(names)})
@@ -84,7 +77,6 @@ class Follower:
     async def _step(self) -> None:
         """Wait for news and catch up with it."""
         woken = await self._feed.wait(WAIT_SECONDS)
-        self._touch_if(woken)
         loop = asyncio.get_running_loop()
         early = self._next_round - loop.time()
         if woken and early > 0:
@@ -100,7 +92,6 @@ class Follower:
             return
         while True:
             news = await self._feed.catch_up(name, position)
-            self._touch()
             if news.resync:
                 _log.warning(
                     "history is not continuous, loading anew",
@@ -127,7 +118,6 @@ class Follower:
         view = self._read_model.new_view(name)
         async for position, batch in self._feed.load(name):
             view.apply(batch, position)
-            self._touch()
             await asyncio.sleep(0)  # a large namespace must not hold up the others
         while True:
             news = await self._feed.catch_up(name, view.position)
@@ -136,13 +126,6 @@ class Follower:
             view.apply(news.touched, news.position)
             if not news.more:
                 return view
-
-    def _touch(self) -> None:
-        self._last_contact = self._clock.monotonic()
-
-    def _touch_if(self, woken: frozenset[str]) -> None:
-        if woken:
-            self._touch()
 
 
 async def _all(jobs: Any) -> None:

@@ -48,11 +48,6 @@ def struct_to_json(struct: Struct, field: str) -> dict[str, Json]:
     return plain
 
 
-def value_to_json(value: Value, field: str) -> Json:
-    """Return the JSON value in `value`. Raises like `struct_to_json`."""
-    return _to_json(value, field, MAXIMUM_DEPTH)
-
-
 def _to_json(value: Value, field: str, levels: int) -> Json:
     kind = value.WhichOneof("kind")
     if kind == "string_value":

@@ -38,10 +38,6 @@ class ConfigAck:
     error: str = ""
     """Why it FAILED, at most 1 KiB; empty otherwise."""
 
-    def has_applied(self, revision: int) -> bool:
-        """Return whether the instance runs `revision` or a newer one and says that it works."""
-        return self.status is AckStatus.APPLIED and self.running_revision >= revision
-
 
 def absorb(previous: ConfigAck | None, reported: ConfigAck) -> ConfigAck:
     """Return what is known of the instance after a report; `previous` itself if nothing is new.

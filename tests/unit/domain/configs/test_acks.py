@@ -45,14 +45,6 @@ def test_a_report_without_news_returns_the_same_object():
 def test_success_is_not_believed_while_another_revision_runs():
     known = absorb(None, ack(9, 7, AckStatus.APPLIED))
     assert known.status is AckStatus.APPLYING
-    assert not known.has_applied(9)
-
-
-def test_only_a_running_and_working_revision_counts_as_applied():
-    assert RUNS_7.has_applied(7)
-    assert RUNS_7.has_applied(6)
-    assert not RUNS_7.has_applied(8)
-    assert not REFUSED_9.has_applied(7)
 
 
 def test_an_error_is_cut_to_a_kibibyte_of_whole_characters():
