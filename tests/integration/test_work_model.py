@@ -1,0 +1,402 @@
+"""Lifecycle, tasks, routes, rollouts, drains and stops against a model, over a real store.
+
+Two replicas, whose copies may lag and whose commits may fail, do what operators, agents and their
+own loops ask for, in any order. In the end, when nobody interferes any more, everything that was
+begun comes to its end.
+
+To hunt longer than CI does, set FLEETPLANE_TEST_MODEL_EXAMPLES and FLEETPLANE_TEST_MODEL_STEPS; the
+examples are then chosen at random.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+
+from controlplane.domain.agents import AgentStatus
+from controlplane.domain.drains import DrainPhase
+from controlplane.domain.errors import DomainError, InvalidTransition, LeaseFenced, TaskNotFound
+from controlplane.domain.rollouts.model import Analysis, AnalysisKind, Phase, Plan, Step
+from controlplane.domain.task_rules import Lease
+from controlplane.domain.tasks import DrainAction, Task, TaskSpec, TaskState
+from controlplane.services.ports import Collection
+from controlplane.services.rollouts import RolloutOrder
+from controlplane.services.tasks import Submission
+from tests.fakes.fleet import FakeBeat
+from tests.fakes.work_machine import (
+    AgentsMachine,
+    activate,
+    deactivate,
+    names,
+    nth,
+    pick,
+    replicas,
+    versions,
+)
+from tests.fakes.work_model import bare
+from tests.fakes.work_replicas import ADA, WorkReplica, real_store
+
+EXAMPLES = int(os.environ.get("FLEETPLANE_TEST_MODEL_EXAMPLES", "0"))
+STEPS = int(os.environ.get("FLEETPLANE_TEST_MODEL_STEPS", "40"))
+
+QUIET_ROUNDS = 40
+QUIET_SECONDS = 400.0
+"""Of the fake clock in each round: ten rounds outlast the extension of a drain, an hour."""
+
+BRIEF = Plan(
+    steps=(Step(weight_bp=3_000), Step(weight_bp=10_000)),
+    analysis=Analysis(kind=AnalysisKind.THRESHOLD, max_error_rate=0.5, min_tasks=1),
+    observe_ms=1_000,
+    max_dwell_ms=60_000,
+    bake_ms=5_000,
+    progress_deadline_ms=60_000,
+    max_pause_ms=120_000,
+    drain_deadline_ms=30_000,
+)
+
+words = st.sampled_from(("accept", "accept", "progress", "complete", "complete", "fail", "release"))
+
+
+class WorkMachine(AgentsMachine):
+    """Tasks, routes, rollouts, time, and a store that fails."""
+
+    @initialize(scene=st.sampled_from(("rollout", "work", "beginning")), steps=st.integers(0, 5))
+    def set_the_scene(self, scene: str, steps: int) -> None:
+        for name, number in (("alpha", 0), ("alpha", 1), ("beta", 0)):
+            self.arrive(0, name, "1.0.0", number)
+        if scene == "rollout":
+            self.start_rollout(1, "alpha", 1, "2.0.0", supersede=False)
+        if scene != "beginning":
+            self.roll_on(0, steps, 6.0)
+
+    # -- tasks -----------------------------------------------------------------------------------
+
+    @rule(
+        at=replicas,
+        name=st.sampled_from(("alpha", "alpha", "beta", "")),
+        session_id=st.sampled_from(("", "s1", "s2", "s3")),
+        on_drain=st.sampled_from(DrainAction),
+        deadline_ms=st.sampled_from((0, 0, 20_000)),
+        attempt_timeout_ms=st.sampled_from((0, 5_000)),
+        capabilities=st.sampled_from(((), ("read",), ("write",))),
+    )
+    def submit(self, at: int, name: str, capabilities: tuple[str, ...], **fields: Any) -> None:
+        wanted = capabilities or (() if name else ("read",))
+        spec = TaskSpec(agent_name=name, capabilities=wanted, max_attempts=2, **fields)
+        answer = self.ask(at, partial(_submit, spec=spec))
+        if answer is not None:
+            assert isinstance(answer, Task)
+            assert bare(self.model.tasks[answer.task_id]) == bare(answer)
+            self.assign(at)
+
+    @rule(at=replicas)
+    def assign(self, at: int) -> None:
+        self.ask(at, lambda r: r.assigner.assign(r.namespace))
+
+    @rule(at=replicas, word=words, age=st.sampled_from((0, 0, 0, 1, 2, 3)))
+    def say(self, at: int, word: str, age: int) -> None:
+        """Let the holder of a lease say something; of one that has ended, too."""
+        lease = pick(self.model.leases, age)
+        if lease is None:
+            return
+        before = self.model.tasks.get(lease.task_id)
+        answer = self.ask(at, lambda r: _utter(r, word, lease))
+        after = self.model.tasks.get(lease.task_id)
+        if before is None:
+            assert answer is None or isinstance(answer, TaskNotFound)
+        elif not _names(lease, before):
+            assert after == before, "a stale lease changes nothing"
+            assert answer is None or isinstance(answer, LeaseFenced)
+        elif before.state is TaskState.SUCCEEDED and word == "complete":
+            assert after == before
+            assert answer is None or bare(answer) == bare(before)
+        elif not before.state.is_held:
+            assert after == before
+            assert answer is None or isinstance(answer, LeaseFenced)
+        elif before.state is TaskState.ASSIGNED and word in {"progress", "complete"}:
+            assert after == before
+            assert answer is None or isinstance(answer, InvalidTransition)
+        elif answer is not None:
+            assert isinstance(answer, Task)
+            assert bare(answer) == bare(after)
+
+    @rule(at=replicas, accepts=st.integers(1, 4), ends=st.integers(0, 4), bad=st.booleans())
+    def work(self, at: int, accepts: int, ends: int, *, bad: bool) -> None:
+        """Assign what waits, and let holders accept and end: the way that most tasks take."""
+        self.assign(at)
+        for state, word, count in (
+            (TaskState.ASSIGNED, "accept", accepts),
+            (TaskState.RUNNING, "fail" if bad else "complete", ends),
+        ):
+            held = (task for task in self.model.tasks.values() if task.state is state)
+            for task in sorted(held, key=lambda task: task.task_id)[:count]:
+                lease = Lease(task_id=task.task_id, instance_id=task.instance_id, epoch=task.epoch)
+                self.ask(at, partial(_utter, word=word, lease=lease))
+
+    @rule(at=replicas, number=nth)
+    def cancel(self, at: int, number: int) -> None:
+        task_id = pick(sorted(self.model.tasks), number)
+        if task_id is None:
+            return
+        before = self.model.tasks[task_id].state
+        answer = self.ask(at, lambda r: r.tasks.cancel(r.namespace, task_id, reason="", caller=ADA))
+        state = self.model.tasks[task_id].state
+        if isinstance(answer, DomainError):
+            assert before in {TaskState.SUCCEEDED, TaskState.FAILED}
+        else:
+            assert answer is None or state is TaskState.CANCELLED
+
+    @rule(at=replicas)
+    def sweep(self, at: int) -> None:
+        self.ask(at, lambda r: r.recovery.sweep(r.namespace))
+
+    @rule(at=replicas)
+    def drain_tick(self, at: int) -> None:
+        self.ask(at, WorkReplica.merge)
+        self.ask(at, lambda r: r.drains.tick(r.namespace))
+        self.ask(at, lambda r: r.stops.tick(r.namespace))
+
+    # -- routes and rollouts ---------------------------------------------------------------------
+
+    @rule(at=replicas, name=names, weight_bp=st.sampled_from((0, 2_500, 10_000)))
+    def set_route(self, at: int, name: str, weight_bp: int) -> None:
+        shares = [("2.0.0", weight_bp), ("1.0.0", 10_000 - weight_bp)]
+        owned = self.model.active_rollout(name)
+        answer = self.ask(
+            at,
+            lambda r: r.routes.set(
+                r.namespace, name, shares, reason="", expected_revision=0, request=None, caller=ADA
+            ),
+        )
+        if owned is not None:
+            assert answer is None or isinstance(answer, DomainError)
+
+    @rule(at=replicas, name=names)
+    def delete_route(self, at: int, name: str) -> None:
+        self.ask(
+            at,
+            lambda r: r.routes.delete(
+                r.namespace, name, reason="", expected_revision=0, caller=ADA
+            ),
+        )
+
+    @rule(at=replicas, name=names, number=nth, new=versions, supersede=st.booleans())
+    def start_rollout(self, at: int, name: str, number: int, new: str, *, supersede: bool) -> None:
+        """Replace a version that works; the new one has processes already, or gets one."""
+        present = {
+            agent.spec.version
+            for agent in self.model.agents.values()
+            if agent.spec.name == name and agent.status is AgentStatus.ACTIVE
+        }
+        old = pick(sorted(present - {new}), number)
+        if old is None:
+            return
+        order = RolloutOrder(
+            name=name, from_version=old, to_version=new, plan=BRIEF, supersede=supersede
+        )
+        self.ask(at, lambda r: r.rollouts.start(r.namespace, order, request=None, caller=ADA))
+        if number % 2:
+            self.arrive(at, name, new, 0)
+
+    @rule(at=replicas, times=st.integers(1, 6), seconds=st.sampled_from((1.0, 6.0)))
+    def roll_on(self, at: int, times: int, seconds: float) -> None:
+        """Let tasks flow while a rollout is looked at, as it is in good times."""
+        for _ in range(times):
+            for name, session_id in (("alpha", ""), ("alpha", "s1"), ("beta", "")):
+                spec = TaskSpec(agent_name=name, session_id=session_id)
+                self.ask(at, partial(_submit, spec=spec))
+            self.work(at, 8, 8, bad=False)
+            self.world.clock.shift(seconds)
+            for _ in range(2):
+                self.ask(at, lambda r: r.reconciler.tick(r.namespace))
+
+    @rule(
+        at=replicas,
+        name=names,
+        verb=st.sampled_from(("pause", "resume", "promote", "promote fully", "abort")),
+    )
+    def command_rollout(self, at: int, name: str, verb: str) -> None:
+        rollout = self.model.active_rollout(name)
+        if rollout is None:
+            return
+        rollout_id = rollout.rollout_id
+        answer = self.ask(at, lambda r: _command(r, verb, rollout_id))
+        phase = self.model.rollouts[rollout_id].phase
+        if verb == "pause" and answer is not None and not isinstance(answer, DomainError):
+            assert phase is Phase.PAUSED
+        if verb == "abort" and isinstance(answer, DomainError):
+            assert phase is Phase.DRAINING_OLD
+
+    @rule(at=replicas, number=nth)
+    def retry_rollout(self, at: int, number: int) -> None:
+        rollout_id = pick(sorted(self.model.rollouts), number)
+        if rollout_id is not None:
+            self.ask(
+                at,
+                lambda r: r.rollouts.retry(
+                    r.namespace, rollout_id, reason="", request=None, caller=ADA
+                ),
+            )
+
+    @rule(at=replicas, times=st.integers(1, 3))
+    def reconcile(self, at: int, times: int) -> None:
+        for _ in range(times):
+            self.ask(at, lambda r: r.reconciler.tick(r.namespace))
+            self.run(self.world.check())
+
+    # -- the world -------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from((0.1, 1.0, 1.0, 5.0, 12.0, 40.0, 150.0)))
+    def pass_time(self, seconds: float) -> None:
+        self.world.clock.shift(seconds)
+
+    @rule(at=replicas, happens=st.booleans())
+    def break_store(self, at: int, *, happens: bool) -> None:
+        """Let the next call fail, or the next commit happen without an answer."""
+        faults = self.world.replicas[at].faults
+        if happens:
+            faults.execute_then_fail()
+        else:
+            faults.fail_next()
+
+    @rule(at=replicas, steps=st.integers(1, 4))
+    def lag(self, at: int, steps: int) -> None:
+        """Cut a replica off from the news for some steps."""
+        self.world.replicas[at].lagging = steps + 1
+
+    @rule(number=nth, other=nth)
+    def race(self, number: int, other: int) -> None:
+        """Let both replicas do something at the same time."""
+        agent_id = pick(self.agent_ids(), number)
+        jobs: list[Callable[[WorkReplica], Awaitable[Any]]] = [
+            WorkReplica.tick,
+            lambda r: r.assigner.assign(r.namespace),
+            lambda r: r.recovery.sweep(r.namespace),
+            lambda r: r.drains.tick(r.namespace),
+            lambda r: r.reconciler.tick(r.namespace),
+        ]
+        if agent_id is not None:
+            jobs += [lambda r: activate(r, agent_id), lambda r: deactivate(r, agent_id, None)]
+        first, second = jobs[number % len(jobs)], jobs[other % len(jobs)]
+        both = zip(self.world.replicas, (first, second), strict=True)
+        self.run(_race([job(replica) for replica, job in both]))
+
+    def teardown(self) -> None:
+        if not self.failed:
+            self.come_to_rest()
+
+    def come_to_rest(self) -> None:
+        """Whatever was begun ends by itself, while replicas hear of it and instances beat."""
+        for replica in self.world.replicas:
+            replica.lagging = 0
+            replica.heal()
+        for _ in range(QUIET_ROUNDS):
+            self.run(self.world.check())
+            unfinished = self.unfinished()
+            if not unfinished:
+                return
+            self.world.clock.shift(QUIET_SECONDS)
+            for instance_id in sorted(self.model.instances):
+                beat = FakeBeat(instance_id, self.generation(instance_id))
+                self.ask(0, partial(WorkReplica.beat, beat=beat))
+            for at in (1, 0):
+                self.ask(at, WorkReplica.merge)
+                self.ask(at, WorkReplica.tick)
+                self.run(self.world.check())
+        raise AssertionError(f"this never ends: {unfinished}")
+
+    def unfinished(self) -> list[Any]:
+        model = self.model
+        tasks = [task for task in model.tasks.values() if not task.state.is_terminal]
+        return [
+            *(one for one in model.rollouts.values() if not one.phase.is_terminal),
+            *(one for one in model.drains.values() if one.phase is DrainPhase.DRAINING),
+            *(one for one in model.of(Collection.STOPS).values() if not one.settled),
+            *(one for one in tasks if one.deadline_at_ms),
+            *(one for one in tasks if one.state.is_held and self.is_lost(one)),
+        ]
+
+    def is_lost(self, task: Task) -> bool:
+        """Whether nobody works on it, though it says so."""
+        instance = self.model.instances.get(task.instance_id)
+        stopped = self.model.agents[task.agent_id].is_stopped
+        return stopped or instance is None or instance.generation != task.instance_generation
+
+
+def _names(lease: Lease, task: Task) -> bool:
+    return (task.instance_id, task.epoch) == (lease.instance_id, lease.epoch)
+
+
+async def _race(jobs: list[Awaitable[Any]]) -> None:
+    for outcome in await asyncio.gather(*jobs, return_exceptions=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, DomainError):
+            raise outcome
+
+
+async def _submit(replica: WorkReplica, spec: TaskSpec) -> Task:
+    submission = Submission(spec=spec, payload=b"do it")
+    return await replica.tasks.submit(replica.namespace, submission, caller=ADA)
+
+
+async def _utter(replica: WorkReplica, word: str, lease: Lease) -> Task:
+    leases, namespace = replica.leases, replica.namespace
+    match word:
+        case "accept":
+            return await leases.accept(namespace, lease, caller=ADA)
+        case "progress":
+            return await leases.progress(
+                namespace, lease, progress=0.5, message="", checkpoint=b"half", caller=ADA
+            )
+        case "complete":
+            return await leases.complete(namespace, lease, result=b"done", caller=ADA)
+        case _:
+            release = word == "release"
+            return await leases.fail(
+                namespace, lease, detail="", permanent=False, release=release, caller=ADA
+            )
+
+
+async def _command(replica: WorkReplica, verb: str, rollout_id: str) -> Any:
+    rollouts = replica.rollouts
+    if verb.startswith("promote"):
+        return await rollouts.promote(
+            replica.namespace,
+            rollout_id,
+            full=verb == "promote fully",
+            expected_step_index=None,
+            reason="",
+            caller=ADA,
+        )
+    command = {"pause": rollouts.pause, "resume": rollouts.resume, "abort": rollouts.abort}[verb]
+    return await command(replica.namespace, rollout_id, reason="", caller=ADA)
+
+
+@pytest.mark.timeout(60 if not EXAMPLES else 7_200)
+def test_whatever_happens_in_whatever_order_the_contract_holds():
+    hunting = EXAMPLES > 0
+    with asyncio.Runner() as runner:
+        opened = contextlib.AsyncExitStack()
+        try:
+            WorkMachine.runner = runner
+            WorkMachine.store = runner.run(opened.enter_async_context(real_store()))
+            run_state_machine_as_test(
+                WorkMachine,
+                settings=settings(
+                    max_examples=EXAMPLES or 25,
+                    stateful_step_count=STEPS,
+                    derandomize=not hunting,
+                    database=None,
+                    deadline=None,
+                    print_blob=False,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        finally:
+            runner.run(opened.aclose())
