@@ -12,7 +12,7 @@ from controlplane.domain.drains import Drain, DrainPhase, DrainThen
 from controlplane.services.deactivation import HandOver, deactivation
 from controlplane.services.drain_deadline import end_leases
 from controlplane.services.drain_steps import drain_object, forget_steps
-from controlplane.services.drain_targets import WORKING, Target, still_marked, target_of
+from controlplane.services.drain_targets import Target, still_marked, target_of
 from controlplane.services.families import PLANE, caught_up
 from controlplane.services.ports import (
     AuditEntry,
@@ -135,7 +135,11 @@ class DrainProgress:
 
 
 def _to_deactivate(drain: Drain, target: Target) -> Agent | None:
-    """Return the agent that a drain is to make INACTIVE at its end; None: it stays, or is so."""
+    """Return the agent that a drain is to make INACTIVE at its end; None: it stays, or is so.
+
+    One whose processes have gone home, or fell silent, is INACTIVE as well, but not by decision:
+    the next process would bring it back.
+    """
     agent = target.agent
-    wanted = drain.then is DrainThen.DEACTIVATE and agent is not None and agent.status in WORKING
+    wanted = drain.then is DrainThen.DEACTIVATE and agent is not None and not agent.is_stopped
     return agent if wanted else None

@@ -104,6 +104,9 @@ class Drains:
             agent, instance = await self._target(namespace, agent_id, instance_id)
             known = await self._stored(namespace, drain_key(agent.agent_id, instance_id))
             if request is not None and await self._ledger.find_request(namespace, request):
+                if known is not None:
+                    # The first answer may have come from another replica.
+                    await caught_up(self._read_model, namespace, known.revision)
                 return self._standing(namespace, known, agent.agent_id, instance_id)
             if expected_revision not in {0, agent.revision}:
                 raise RevisionConflict(

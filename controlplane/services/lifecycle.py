@@ -256,7 +256,7 @@ class Lifecycle:
                     agent_id,
                     reason=reason or "decommissioned",
                     drain_ms=None,
-                    expected_revision=current.revision,
+                    expected_revision=expected_revision,
                     request=None,
                     caller=caller,
                 )

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from controlplane.domain.agents import AgentStatus
+from controlplane.domain.agents import STOPPED, AgentStatus
 from controlplane.domain.drains import DrainPhase, DrainThen
 from controlplane.domain.errors import (
     AgentNotFound,
@@ -203,6 +203,18 @@ async def test_a_deactivation_may_wait_for_a_drain(plane):
     assert plane.ops.handed.asked == [("a", "night", "ada")]
 
 
+async def test_a_deactivation_holds_although_the_processes_leave_before_the_drain_is_done(plane):
+    generations = await plane.active("a", "i")
+    await plane.ops.deactivate("a", drain_ms=60_000)
+    await plane.replica.beat(FakeBeat("i", generations["i"], goodbye=True))
+    assert (await plane.agent("a")).status_reason == STOPPED
+    await plane.ops.tick()
+    again = await plane.join("a", "i")
+    await plane.replica.beat(FakeBeat("i", again))
+    agent = await plane.agent("a")
+    assert (agent.status, agent.status_reason, agent.draining) == (S.INACTIVE, "night", False)
+
+
 async def test_other_work_does_not_hold_a_deactivation_beyond_the_deadline(plane):
     generations = await plane.active("a", "i")
     await plane.ops.deactivate("a", drain_ms=2_000)
@@ -329,6 +341,16 @@ async def test_a_drain_started_elsewhere_is_found_before_this_replica_follows(pl
     await asyncio.sleep(0.01)
     await other.replica.follow()
     assert (await found).drain.phase is DrainPhase.DRAINING
+
+
+async def test_a_start_is_repeated_at_a_replica_that_has_not_heard_of_it(plane):
+    await plane.active("a", "i")
+    other = await plane.another("two")
+    first = await plane.ops.drain(request=RequestKey("r", "d"))
+    repeated = asyncio.ensure_future(other.drain(request=RequestKey("r", "d")))
+    await asyncio.sleep(0.01)
+    await other.replica.follow()
+    assert (await repeated).drain == first.drain
 
 
 async def test_wrong_targets_are_refused(plane):

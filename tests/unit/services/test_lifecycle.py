@@ -223,6 +223,19 @@ async def test_force_hands_over_before_it_retires(plane):
     assert events.index("agent.deactivated") < events.index("agent.decommissioned")
 
 
+async def test_force_does_not_mind_what_happens_to_the_agent_meanwhile(plane):
+    await plane.active("a", "i")
+    deactivate = plane.ops.lifecycle.deactivate
+
+    async def late(*args, **kwargs):
+        await plane.change_agent("a", status=S.DEGRADED)
+        return await deactivate(*args, **kwargs)
+
+    plane.ops.lifecycle.deactivate = late
+    agent, _ = await plane.ops.decommission("a", force=True)
+    assert agent.status is S.DECOMMISSIONED
+
+
 async def test_nothing_may_be_registered_or_changed_under_the_name_of_a_retired_agent(plane):
     ledger = FollowingLedger(plane.replica)
     registry = Registry(ledger, plane.replica.read_model, TimeSortedIds(), plane.settings)
