@@ -153,7 +153,12 @@ class _Builder:
         )
         self._drains = Drains(self._visible, self._read_model, ports.clock, self._recovery)
         self._stops = EmergencyStops(
-            self._visible, self._read_model, self._recovery, ports.ids, ports.clock
+            self._visible,
+            self._read_model,
+            self._recovery,
+            ports.ids,
+            ports.clock,
+            is_draining=self._shutdown.draining.is_set,
         )
         self._liveness = Liveness(
             self._visible,

@@ -68,7 +68,7 @@ class _Known:
     """What was worked out last for a namespace, and from what."""
 
     view: NamespaceView
-    orders: tuple[int, int]
+    orders: int
     agents_revision: int
     looked_at: float
     board: Board
@@ -198,9 +198,9 @@ class Commands:
                 self._finished.add(stop_id)
 
 
-def _orders(view: NamespaceView) -> tuple[int, int]:
+def _orders(view: NamespaceView) -> int:
     """Return what changes with every drain and every stop."""
-    return view.work.version, len(view.work.stops)
+    return view.work.version
 
 
 def _members(view: NamespaceView, agent_ids: Iterable[str]) -> Iterator[Instance]:

@@ -7,18 +7,18 @@ not from what one replica knew: every process of those agents that was registere
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from controlplane.domain.agents import REVIVABLE_REASONS, Agent, AgentStatus
 from controlplane.domain.drain_rules import require_reason
-from controlplane.domain.drains import EmergencyStop, StopTarget, acknowledgement_key
-from controlplane.domain.errors import InvalidArgument, StopNotFound, StoreUnavailable
+from controlplane.domain.drains import EmergencyStop
+from controlplane.domain.errors import InvalidArgument, StopNotFound
 from controlplane.domain.identity import Caller
 from controlplane.services.deactivation import HandOver, deactivation
-from controlplane.services.families import PLANE, caught_up
-from controlplane.services.hub import agents_topic, stop_topic
+from controlplane.services.families import caught_up
+from controlplane.services.hub import Subscription, agents_topic, stop_topic
 from controlplane.services.ports import (
     ABSENT,
     AuditEntry,
@@ -33,16 +33,15 @@ from controlplane.services.ports import (
     RequestKey,
     Transaction,
 )
-from controlplane.services.read_model import NamespaceView, ReadModel
+from controlplane.services.read_model import ReadModel
 from controlplane.services.stop_answers import (
     StopAnswer,
     StopOutcome,
     StopReport,
-    acknowledgement_step,
-    concerns,
-    has_answered,
     report,
 )
+from controlplane.services.stop_matches import completed, with_matches
+from controlplane.services.stop_records import forget_old, note_answers
 
 __all__ = ["EmergencyStops", "StopAnswer", "StopOutcome", "StopReport"]
 
@@ -56,8 +55,9 @@ MAX_ROUNDS: Final = 5
 """Rounds in which agents that others change at the same time are decided again; what is left then
 is finished by the next tick of any replica."""
 
-STORE_SECONDS: Final = 3.0
-"""How long an acknowledgement waits for its commit; the instance repeats one that was not taken."""
+LOOK_SECONDS: Final = 0.5
+"""Longest pause between two looks of a call that waits: how late it finds that its replica shuts
+down."""
 
 
 class EmergencyStops:
@@ -70,12 +70,16 @@ class EmergencyStops:
         recovery: HandOver,
         ids: IdSource,
         clock: Clock,
+        *,
+        is_draining: Callable[[], bool] = bool,
     ) -> None:
+        """Hand over through `recovery`; calls wait for answers while `is_draining` says no."""
         self._ledger = ledger
         self._read_model = read_model
         self._recovery = recovery
         self._ids = ids
         self._clock = clock
+        self._is_draining = is_draining
 
     async def stop(
         self,
@@ -105,7 +109,15 @@ class EmergencyStops:
         require_reason(reason)
         if not 0 <= wait_ms <= MAX_WAIT_MS:
             raise InvalidArgument.of("wait", "must be 0-60 s")
-        stop = self._matching(namespace, tags, names, reason, caller)
+        wanted = EmergencyStop(
+            stop_id=self._ids.new_id("stp"),
+            tags=dict(tags),
+            names=tuple(names),
+            reason=reason,
+            actor=caller.name,
+            started_at_ms=self._clock.store_ms(),
+        )
+        stop = with_matches(self._read_model.view(namespace), wanted)
         committed = await self._ledger.commit(
             Transaction(
                 namespace=namespace,
@@ -158,53 +170,8 @@ class EmergencyStops:
         await self.acknowledge_many(namespace, [(stop_id, instance_id, generation)])
 
     async def acknowledge_many(self, namespace: str, said: Iterable[tuple[str, str, int]]) -> None:
-        """Note acknowledgements (stop_id, instance_id, generation), all in one commit.
-
-        Ignored: those of unknown stops, of processes that were not told or are not the current
-        ones, and repetitions. Never fails for want of the store: whoever acknowledges is told to
-        stop until it is known, and acknowledges again.
-        """
-        view = self._read_model.view(namespace)
-        news = [one for one in dict.fromkeys(said) if _is_news(view, *one)]
-        try:
-            async with asyncio.timeout(STORE_SECONDS):
-                while news:
-                    if await self._note(namespace, news):
-                        return
-                    # Another replica was told some of them first.
-                    news = await self._unknown(namespace, news)
-        except (StoreUnavailable, TimeoutError):
-            return
-
-    async def _note(self, namespace: str, news: Sequence[tuple[str, str, int]]) -> bool:
-        now_ms = self._clock.store_ms()
-        steps = [
-            replace(acknowledgement_step(stop_id, name, now_ms, left=False), expect=ABSENT)
-            for stop_id, name, _ in news
-        ]
-        transaction = Transaction(
-            namespace=namespace,
-            steps=tuple(steps),
-            audit=AuditEntry(
-                actor=PLANE,
-                method="Heartbeat",
-                object=f"stops/{news[0][0]}",
-                event="emergency_stop.acknowledged",
-                details={"instances": str(len(news))},
-            ),
-        )
-        try:
-            await self._ledger.commit(transaction)
-        except ConditionFailed:
-            return False
-        return True
-
-    async def _unknown(
-        self, namespace: str, news: Sequence[tuple[str, str, int]]
-    ) -> list[tuple[str, str, int]]:
-        keys = [acknowledgement_key(stop_id, name) for stop_id, name, _ in news]
-        records = await self._ledger.read(namespace, Collection.STOP_ACKNOWLEDGEMENTS, keys)
-        return [one for one, record in zip(news, records, strict=True) if record is None]
+        """Note acknowledgements (stop_id, instance_id, generation); see `stop_records`."""
+        await note_answers(self._ledger, self._read_model, self._clock, namespace, said)
 
     async def tick(self, namespace: str) -> int:
         """Finish stops that the replica which began them did not; return how many.
@@ -219,44 +186,40 @@ class EmergencyStops:
                 finished += await self._carry_out(namespace, stop)
         return finished
 
-    def _matching(
-        self,
-        namespace: str,
-        tags: Mapping[str, str],
-        names: Sequence[str],
-        reason: str,
-        caller: Caller,
-    ) -> EmergencyStop:
-        """Return the stop of what matches here now."""
-        wanted = frozenset(names)
-        agent_ids: list[str] = []
-        targets: list[StopTarget] = []
-        for agent_id, entry in self._read_model.view(namespace).agents.items():
-            agent = entry.agent
-            if agent.status is AgentStatus.DECOMMISSIONED or not _matches(agent, tags, wanted):
-                continue
-            agent_ids.append(agent_id)
-            targets += [
-                StopTarget(instance_id=name, agent_id=agent_id, generation=live.instance.generation)
-                for name, live in entry.instances.items()
-            ]
-        return EmergencyStop(
-            stop_id=self._ids.new_id("stp"),
-            tags=dict(tags),
-            names=tuple(names),
-            reason=reason,
-            actor=caller.name,
-            agent_ids=tuple(agent_ids),
-            targets=tuple(targets),
-            started_at_ms=self._clock.store_ms(),
-        )
+    async def forget_old(self, namespace: str) -> int:
+        """Remove stops that ended long ago; return how many. See `stop_records`.
+
+        Raises:
+            NotReady: this replica has nothing loaded.
+            StoreUnavailable: the next look of any replica tries again.
+        """
+        return await forget_old(self._ledger, self._read_model, self._clock, namespace)
 
     async def _carry_out(self, namespace: str, stop: EmergencyStop) -> bool:
         """Stop the agents that still work, and hand over their tasks; return whether all stopped.
 
         First all agents, then the tasks: nobody goes on because others have much to hand over.
         """
-        waiting, stopped = list(stop.agent_ids), list[str]()
+        stopped, contested = await self._stop_all(namespace, stop, stop.agent_ids)
+        known = len(stop.agent_ids)
+        whole = await self._completed(namespace, stop)
+        if whole is not None and len(whole.agent_ids) > known:
+            late = await self._stop_all(namespace, whole, whole.agent_ids[known:])
+            stopped, contested = stopped + late[0], contested + late[1]
+        for agent_id in stopped:
+            await self._recovery.hand_over(
+                namespace, agent_id, reason=stop.reason, actor=stop.actor
+            )
+        if whole is None or contested:
+            return False
+        return whole.settled or await self._settle(namespace, whole)
+
+    async def _stop_all(
+        self, namespace: str, stop: EmergencyStop, agent_ids: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
+        """Stop agents; return those that it stopped, and those that others change all the time."""
+        stopped: list[str] = []
+        waiting = list(agent_ids)
         for _ in range(MAX_ROUNDS):
             contested: list[str] = []
             for start in range(0, len(waiting), AGENTS_AT_ONCE):
@@ -267,11 +230,18 @@ class EmergencyStops:
             waiting = contested
             if not waiting:
                 break
-        for agent_id in stopped:
-            await self._recovery.hand_over(
-                namespace, agent_id, reason=stop.reason, actor=stop.actor
-            )
-        return not waiting and (stop.settled or await self._settle(namespace, stop))
+        return stopped, waiting
+
+    async def _completed(self, namespace: str, stop: EmergencyStop) -> EmergencyStop | None:
+        """Add agents that another replica registered just before; None: not known yet."""
+        view = await caught_up(self._read_model, namespace, stop.revision)
+        if view.position.revision < stop.revision:
+            return None
+        whole = completed(view, stop)
+        if whole is stop:
+            return stop
+        written = await self._write(namespace, stop, whole, "emergency_stop.widened")
+        return replace(whole, revision=written.revision) if written is not None else None
 
     async def _stop_some(
         self, namespace: str, stop: EmergencyStop, agent_ids: Sequence[str]
@@ -310,33 +280,43 @@ class EmergencyStops:
     async def _settle(self, namespace: str, stop: EmergencyStop) -> bool:
         """Note that nobody has to go on with it."""
         done = replace(stop, settled=True)
+        return await self._write(namespace, stop, done, "emergency_stop.carried_out") is not None
+
+    async def _write(
+        self, namespace: str, before: EmergencyStop, after: EmergencyStop, event: str
+    ) -> Committed | None:
+        """Write a stop; None if another replica wrote it first."""
         transaction = Transaction(
             namespace=namespace,
-            steps=(Put(Collection.STOPS, stop.stop_id, done, Expect(revision=stop.revision)),),
+            steps=(Put(Collection.STOPS, after.stop_id, after, Expect(revision=before.revision)),),
             audit=AuditEntry(
-                actor=stop.actor,
+                actor=after.actor,
                 method="EmergencyStop",
-                object=f"stops/{stop.stop_id}",
-                event="emergency_stop.carried_out",
-                reason=stop.reason,
+                object=f"stops/{after.stop_id}",
+                event=event,
+                reason=after.reason,
+                details={"agents": str(len(after.agent_ids))},
             ),
         )
         try:
-            await self._ledger.commit(transaction)
+            return await self._ledger.commit(transaction)
         except ConditionFailed:
-            return False
-        return True
+            return None
 
     async def _answers(self, namespace: str, stop: EmergencyStop, wait_ms: int) -> StopReport:
-        """Wait until everybody who can has answered, or for so long; return how it stands."""
+        """Wait until everybody who can has answered, or for so long; return how it stands.
+
+        A replica that shuts down answers at once: what it would wait for can be asked elsewhere.
+        """
         topics = (stop_topic(namespace, stop.stop_id), agents_topic(namespace))
         with self._read_model.hub.subscribe(topics) as news:
             view = await caught_up(self._read_model, namespace, stop.revision)
+            stop = completed(view, stop)
             standing = report(view, stop)
             try:
                 async with asyncio.timeout(wait_ms / 1000):
-                    while not standing.is_settled:
-                        await news.wait()
+                    while not (standing.is_settled or self._is_draining()):
+                        await _hear(news)
                         standing = report(self._read_model.view(namespace), stop)
             except TimeoutError:
                 standing = report(self._read_model.view(namespace), stop)
@@ -355,19 +335,10 @@ def _require_selector(tags: Mapping[str, str], names: Sequence[str], *, everythi
         raise InvalidArgument.of("all", "must be set exactly without tags and names")
 
 
-def _matches(agent: Agent, tags: Mapping[str, str], names: frozenset[str]) -> bool:
-    spec = agent.spec
-    if names and spec.name not in names:
-        return False
-    return all(spec.tags.get(key) == value for key, value in tags.items())
-
-
-def _is_news(view: NamespaceView, stop_id: str, instance_id: str, generation: int) -> bool:
-    stop, live = view.work.stops.get(stop_id), view.instances.get(instance_id)
-    return (
-        stop is not None
-        and live is not None
-        and live.instance.generation == generation
-        and concerns(stop, live.instance)
-        and not has_answered(view, stop_id, instance_id)
-    )
+async def _hear(news: Subscription) -> None:
+    """Wait for news, or until it is time to look anyway."""
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            await news.wait()
+    except TimeoutError:
+        return

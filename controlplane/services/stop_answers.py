@@ -129,7 +129,7 @@ def _answer(view: NamespaceView, stop: EmergencyStop, target: StopTarget) -> Sto
         outcome = StopOutcome.LEFT if said.left else StopOutcome.ACKNOWLEDGED
         after_ms = max(said.acknowledged_at_ms - stop.started_at_ms, 0)
     else:
-        outcome = _unanswered(view, target)
+        outcome = _unanswered(view, stop, target)
     return StopAnswer(
         instance_id=target.instance_id,
         agent_id=target.agent_id,
@@ -138,11 +138,11 @@ def _answer(view: NamespaceView, stop: EmergencyStop, target: StopTarget) -> Sto
     )
 
 
-def _unanswered(view: NamespaceView, target: StopTarget) -> StopOutcome:
+def _unanswered(view: NamespaceView, stop: EmergencyStop, target: StopTarget) -> StopOutcome:
     live = view.instances.get(target.instance_id)
     if live is None or live.instance.state in {InstanceState.SILENT, InstanceState.LOST}:
         # Whoever is gone without an answer was forgotten in silence: a goodbye leaves one.
         return StopOutcome.SILENT
-    if live.instance.generation != target.generation:
+    if not concerns(stop, live.instance):
         return StopOutcome.LEFT
     return StopOutcome.WAITING

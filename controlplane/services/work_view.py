@@ -42,7 +42,8 @@ class WorkView:
         self.active_rollouts: dict[str, str] = {}
         """agent name -> rollout_id"""
         self.version = 0
-        """Grows when a route, a pin or a drain changed: version of answers that depend on them."""
+        """Grows when a route, a pin, a drain or a stop changed: version of answers that depend on
+        them."""
 
     def apply(
         self, collection: Collection, key: str, value: Any, topics: set[str], holders: set[str]
@@ -63,11 +64,10 @@ class WorkView:
                 _set(self.task_streams, key, value)
                 topics |= {tasks_topic(namespace), instance_tasks_topic(namespace, key)}
             case Collection.STOP_ACKNOWLEDGEMENTS:
-                stop_id, _, instance_id = key.partition("/")
-                _set(self.stop_acknowledgements.setdefault(stop_id, {}), instance_id, value)
-                topics.add(stop_topic(namespace, stop_id))
+                topics.add(stop_topic(namespace, self._answered(key, value)))
             case Collection.STOPS:
                 _set(self.stops, key, value)
+                self.version += 1
                 topics |= {stop_topic(namespace, key), stops_topic(namespace)}
             case Collection.ROLLOUTS:
                 _set(self.rollouts, key, value)
@@ -88,6 +88,15 @@ class WorkView:
                 self.version += 1
             case _:
                 raise ValueError(f"{collection} is not about work")
+
+    def _answered(self, key: str, value: StopAcknowledgement | None) -> str:
+        """Take an answer to a stop; return which stop."""
+        stop_id, _, instance_id = key.partition("/")
+        answers = self.stop_acknowledgements.setdefault(stop_id, {})
+        _set(answers, instance_id, value)
+        if not answers:
+            del self.stop_acknowledgements[stop_id]
+        return stop_id
 
 
 WORK: Final = frozenset(

@@ -18,7 +18,7 @@ JITTER: Final = 0.5
 """Share of the period by which a pause varies, so that replicas take turns by themselves."""
 
 TIDY_ROUNDS: Final = 120
-"""Rounds, about a minute, after which records of old drains are looked for as well."""
+"""Rounds, about a minute, after which records of old drains and stops are looked for as well."""
 
 _log = logging.getLogger("fleetplane.drains")
 
@@ -62,6 +62,8 @@ class DrainReconciler:
                     await self._stops.tick(namespace)
                 if _is_draining(view) or (tidy and view.work.drains):
                     await self._drains.tick(namespace)
+                if tidy and view.work.stops:
+                    await self._stops.forget_old(namespace)
             except (StoreUnavailable, NotReady) as failure:
                 self.failures += 1
                 _log.debug("drains were not carried on", extra={"error": failure.message})

@@ -6,10 +6,12 @@ import pytest
 
 from controlplane.domain.agents import LOST, AgentStatus
 from controlplane.domain.errors import InvalidArgument, StopNotFound, StoreUnavailable
-from controlplane.services.emergency_stops import StopOutcome
+from controlplane.services.emergency_stops import EmergencyStops, StopOutcome
+from controlplane.services.ids import TimeSortedIds
 from controlplane.services.ports import RequestKey
+from controlplane.services.stop_records import KEPT_MS
 from tests.fakes.fleet import NAMESPACE, FakeBeat
-from tests.fakes.lifecycle_plane import LifecyclePlane
+from tests.fakes.lifecycle_plane import FollowingLedger, LifecyclePlane
 
 S = AgentStatus
 
@@ -170,6 +172,68 @@ async def test_another_replica_finishes_what_one_began(plane):
     assert await heir.stops.tick(NAMESPACE) == 1
     assert {(await plane.agent(name)).status for name in "ab"} == {S.INACTIVE}
     assert await heir.stops.tick(NAMESPACE) == 0
+
+
+async def test_whoever_was_registered_at_another_replica_a_moment_ago_is_stopped_as_well(plane):
+    lagging = await plane.another("two")
+    await plane.active("a", "i", tags={"team": "red"})
+    await plane.active("b", "j")
+    report = await lagging.stop(tags={"team": "red"})
+    assert outcomes(report) == {"i": "WAITING"}
+    assert {name: (await plane.agent(name)).status for name in "ab"} == {
+        "a": S.INACTIVE,
+        "b": S.ACTIVE,
+    }
+    await lagging.replica.follow()
+    (stop,) = lagging.replica.view.work.stops.values()
+    assert (stop.agent_ids, stop.settled) == (("a",), True)
+
+
+async def test_a_process_that_took_the_place_of_another_before_the_stop_is_waited_for(plane):
+    await plane.active("a", "i")
+    lagging = await plane.another("two")
+    await plane.join("a", "i")  # the second replica knows only the former process
+    report = await lagging.stop(everything=True)
+    assert outcomes(report) == {"i": "WAITING"}
+
+
+async def test_whoever_is_registered_after_a_stop_is_none_of_its_business(plane):
+    await plane.active("a", "i")
+    report = await plane.ops.stop(everything=True)
+    await plane.active("b", "j")
+    await plane.ops.stops.tick(NAMESPACE)
+    report = await plane.ops.stops.get(NAMESPACE, report.stop.stop_id)
+    assert (report.stop.agent_ids, (await plane.agent("b")).status) == (("a",), S.ACTIVE)
+
+
+async def test_a_replica_that_shuts_down_answers_at_once(plane):
+    await plane.active("a", "i")
+    model, handed, ids = plane.replica.read_model, plane.ops.handed, TimeSortedIds()
+    ledger = FollowingLedger(plane.replica)
+    ending = False
+    plane.ops.stops = EmergencyStops(
+        ledger, model, handed, ids, plane.clock, is_draining=lambda: ending
+    )
+    asked = asyncio.ensure_future(plane.ops.stop(everything=True, wait_ms=60_000))
+    await asyncio.sleep(0.01)
+    assert not asked.done()
+    ending = True
+    async with asyncio.timeout(5):
+        assert outcomes(await asked) == {"i": "WAITING"}
+    assert (await plane.agent("a")).status is S.INACTIVE
+
+
+async def test_old_stops_are_forgotten_once_nobody_is_told_any_more(plane):
+    generations = await plane.active("a", "i", "j")
+    stop_id = (await plane.ops.stop(everything=True)).stop.stop_id
+    await plane.ops.stops.acknowledge(NAMESPACE, stop_id, "i", generations["i"])
+    plane.clock.shift(KEPT_MS / 1000 + 1)
+    assert await plane.ops.stops.forget_old(NAMESPACE) == 0
+    await plane.replica.beat(FakeBeat("j", generations["j"], goodbye=True))
+    assert await plane.ops.stops.forget_old(NAMESPACE) == 1
+    await plane.replica.follow()
+    work = plane.replica.view.work
+    assert (work.stops, work.stop_acknowledgements) == ({}, {})
 
 
 async def test_a_thousand_instances_are_stopped_and_counted(plane):
