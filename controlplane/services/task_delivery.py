@@ -91,6 +91,8 @@ class _Stream:
     """Of the history in which the record was seen; empty: it was not seen here yet."""
     sent: dict[str, int] = field(default_factory=dict)
     """task_id -> epoch of the leases that the client knows of."""
+    named_all: bool = False
+    """Whether the client was told that nothing is missing."""
 
     def is_over(self, view: NamespaceView) -> bool:
         """Whether another stream has taken over, or the record is gone.
@@ -140,6 +142,17 @@ class _Stream:
                 revoked.append(Revocation(task_id=task_id, epoch=epoch, reason=reason))
         return revoked
 
+    def names_all(self) -> bool:
+        """Whether the client is to be told now, once, that every lease it holds was sent.
+
+        To be called when none is due. Not before the record is seen here: whatever was leased
+        before the stream was opened is seen by then, too.
+        """
+        if self.named_all or not self.epoch:
+            return False
+        self.named_all = True
+        return True
+
     def _is_news(self, task: Task) -> bool:
         ours = task.instance_generation == self.generation
         return ours and self.sent.get(task.task_id) != task.epoch
@@ -176,10 +189,11 @@ class TaskDelivery:
     ) -> AsyncGenerator[Assignment | Revocation | Position, None]:
         """Yield the leases of an instance as they come and go; a position after 15 s of silence.
 
-        First every lease that it holds, oldest first. Ends when a newer stream of the instance is
-        opened, or when its record is removed. If it is cancelled (CancelledError) the client has
-        gone, and the record is removed by `remove_left`; if it is closed in any other way the
-        client will be back, and the record stays.
+        First every lease that it holds, oldest first, then a position: a lease that the client had
+        before and that was not among them has ended. The stream ends when a newer one of the
+        instance is opened, or when its record is removed. If it is cancelled (CancelledError) the
+        client has gone, and the record is removed by `remove_left`; if it is closed in any other
+        way the client will be back, and the record stays.
 
         Raises:
             InstanceNotFound: there is no such instance, or it has left.
@@ -209,7 +223,9 @@ class TaskDelivery:
                             yield replace(
                                 assignment, task=task, resumed=task.state is TaskState.RUNNING
                             )
-                    if not due and not await _news_within(news, self._bookmark_seconds):
+                    if due:
+                        continue
+                    if stream.names_all() or not await _news_within(news, self._bookmark_seconds):
                         yield self._read_model.view(namespace).position
             except asyncio.CancelledError:
                 self._left.append(stream)

@@ -211,10 +211,14 @@ class TaskFake(Service, task_service_pb2_grpc.TaskServiceServicer):
         try:
             with self.stream("WatchTasks") as sent_away:
                 desk.assign()
+                opening = True
                 while self.plane.sent_away == sent_away:
                     seen = asyncio.ensure_future(self.plane.changed())
                     for event in self._news(me, told):
                         yield event
+                    if opening:
+                        yield pb.WatchTasksResponse(bookmark=self.plane.position())
+                    opening = False
                     await seen
                 yield pb.WatchTasksResponse(go_away=GO_AWAY)
         finally:

@@ -50,6 +50,14 @@ def watching(replica: MemoryReplica, instance: Any) -> Any:
     )
 
 
+async def assigned(stream: Any) -> pb.TaskAssignment:
+    """Return the next assignment."""
+    while not (message := await stream.read()).HasField("assignment"):
+        assert message.HasField("bookmark")
+    assignment: pb.TaskAssignment = message.assignment
+    return assignment
+
+
 def streams(replica: MemoryReplica) -> int:
     """How many instances are given tasks."""
     return len(replica.store.namespaces["default"].records[Collection.TASK_STREAMS])
@@ -60,7 +68,7 @@ async def test_a_task_goes_from_its_submitter_to_an_instance_and_back(replica: M
     stream = watching(replica, instance)
     task = await submitted(replica, agent_name="reader")
     following = replica.tasks.FollowTasks(pb.FollowTasksRequest(task_ids=[task.task_id]))
-    assignment = (await stream.read()).assignment
+    assignment = await assigned(stream)
     assert (assignment.task.task_id, assignment.payload) == (task.task_id, b"payload")
     lease = pb.TaskLease(
         task_id=task.task_id, instance_id=instance.instance_id, epoch=assignment.task.epoch
@@ -90,6 +98,7 @@ async def test_an_instance_that_ends_its_stream_is_given_no_more_tasks(replica: 
 async def test_an_instance_that_is_sent_away_keeps_being_given_tasks(replica: MemoryReplica):
     stream = watching(replica, await replica.working("reader"))
     await eventually("the stream is open", lambda: streams(replica) == 1)
+    assert (await stream.read()).HasField("bookmark")
     replica.shutdown.begin()
     assert (await stream.read()).go_away.reason == watch_pb2.GoAway.REASON_DRAINING
     assert await stream.read() is grpc.aio.EOF

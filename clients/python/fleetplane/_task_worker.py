@@ -38,6 +38,7 @@ class TaskWorker:
 
     The heartbeat renews the leases, whatever the handlers do. After an interruption the plane names
     the tasks this process holds: those that run here are left alone, the others are given back.
+    What runs here and is not among them was lost meanwhile, and is called off.
 
     Args:
         connection: open channel to the daemon.
@@ -175,6 +176,7 @@ class TaskWorker:
 
     async def _converse(self) -> float | None:
         """Hold one stream until the daemon ends it; return the wait it asks for."""
+        unnamed = set(self._runs)  # leases of earlier streams: some may have ended unheard
         request = pb.WatchTasksRequest(
             namespace=self._namespace,
             instance_id=self._instance_id,
@@ -186,19 +188,25 @@ class TaskWorker:
             while (message := await reader.read()) is not None:
                 match message.WhichOneof("event"):
                     case "assignment":
-                        self._assigned(message.assignment)
+                        lease = Lease(
+                            message.assignment.task.task_id, message.assignment.task.epoch
+                        )
+                        unnamed.discard(lease)
+                        self._assigned(lease, message.assignment)
                     case "revoked":
                         self._revoked(Lease(message.revoked.task_id, message.revoked.epoch))
+                    case "bookmark":  # every lease that is held was named by now
+                        while unnamed:
+                            self._revoked(unnamed.pop())
                     case "go_away":
                         return to_seconds(message.go_away.retry_after)
                     case _:
-                        pass  # a bookmark, or an event this SDK is too old to know
+                        pass  # an event this SDK is too old to know
             return None
         finally:
             reader.close()
 
-    def _assigned(self, assignment: pb.TaskAssignment) -> None:
-        lease = Lease(assignment.task.task_id, assignment.task.epoch)
+    def _assigned(self, lease: Lease, assignment: pb.TaskAssignment) -> None:
         if lease in self._runs or lease in self._over:
             return  # it runs here, or its end crossed this message
         if assignment.resumed:

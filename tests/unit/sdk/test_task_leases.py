@@ -143,6 +143,32 @@ async def test_a_reconnect_neither_repeats_nor_loses_a_task(
     assert not desk.failures
 
 
+async def test_a_lease_that_was_lost_during_an_interruption_is_called_off(
+    client: FleetClient, plane: Plane, desk: TaskDesk
+) -> None:
+    agent = make_agent(client)
+    cancelled: list[str] = []
+
+    @agent.task
+    async def handle(task: TaskContext) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(task.task_id)
+            raise
+
+    async with agent:
+        lost, held = desk.put(), desk.put()
+        await ended(plane, desk, lost, TaskState.RUNNING)
+        await ended(plane, desk, held, TaskState.RUNNING)
+        desk.fence(lost)  # it hears of this neither on the old stream nor on the new one
+        plane.send_everybody_away()
+        await plane.until(lambda: cancelled)
+        assert cancelled == [lost]
+        assert agent.work.in_flight == 1
+        assert not desk.failures
+
+
 async def test_a_task_resumes_after_the_plane_was_away(
     server: FleetServer, client: FleetClient, plane: Plane, desk: TaskDesk
 ) -> None:

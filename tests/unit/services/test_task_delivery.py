@@ -32,13 +32,27 @@ class Client:
                 self.got.put_nowait(event)
 
     async def next(self) -> Any:
+        """Return the next event about a lease."""
+        while isinstance(event := await self.anything(), Position):
+            pass
+        return event
+
+    async def anything(self) -> Any:
+        """Return the next event, positions included."""
         async with asyncio.timeout(SOON_SECONDS):
             return await self.got.get()
+
+    def is_quiet(self) -> bool:
+        """Whether nothing was said about a lease beyond what was read."""
+        while not self.got.empty():
+            if not isinstance(self.got.get_nowait(), Position):
+                return False
+        return True
 
     async def ended(self) -> None:
         async with asyncio.timeout(SOON_SECONDS):
             await asyncio.wait((self.task,))
-        assert self.got.empty(), self.got.get_nowait()
+        assert self.is_quiet()
         await self.task
 
     async def disconnect(self) -> None:
@@ -136,7 +150,7 @@ async def test_a_lease_is_sent_once_however_often_its_task_changes(fleet, connec
         )
     await fleet.submit("somebody-else")
     await client.settle()
-    assert client.got.empty()
+    assert client.is_quiet()
 
 
 async def test_a_lease_that_was_taken_back_is_revoked(fleet, connect):
@@ -183,7 +197,7 @@ async def test_an_end_that_the_client_asked_for_is_no_news(fleet, connect, how):
             caller=AGENT,
         )
     await client.settle()
-    assert client.got.empty()
+    assert client.is_quiet()
 
 
 async def test_who_is_unknown_or_replaced_gets_no_stream(fleet, connect):
@@ -221,11 +235,10 @@ async def test_a_client_that_goes_away_takes_no_more_tasks(fleet, connect):
 async def test_a_client_that_went_away_while_it_was_written_to_takes_no_more_tasks(fleet):
     generation = fleet.one.view.instances["w"].instance.generation
     stream = fleet.one.delivery.deliver(NS, "w", generation)
-    first = asyncio.create_task(anext(stream))
-    await opened(fleet)
+    assert isinstance(await anext(stream), Position)
     await fleet.submit()
     await fleet.one.assign()
-    assert isinstance(await first, Assignment)
+    assert isinstance(await anext(stream), Assignment)
     with pytest.raises(asyncio.CancelledError):
         await stream.athrow(asyncio.CancelledError())
     assert await fleet.one.delivery.remove_left() == 1
@@ -234,11 +247,10 @@ async def test_a_client_that_went_away_while_it_was_written_to_takes_no_more_tas
 async def test_a_stream_that_the_server_ends_stays_open_for_the_client_to_come_back(fleet):
     generation = fleet.one.view.instances["w"].instance.generation
     stream = fleet.one.delivery.deliver(NS, "w", generation)
-    first = asyncio.create_task(anext(stream))
-    await opened(fleet)
+    await anext(stream)
     await fleet.submit()
     await fleet.one.assign()
-    await first
+    assert isinstance(await anext(stream), Assignment)
     await stream.aclose()
     assert await fleet.one.delivery.remove_left() == 0
     assert "w" in fleet.one.view.work.task_streams
@@ -270,8 +282,48 @@ async def test_records_are_removed_once_the_store_answers_again(fleet):
 async def test_silence_is_answered_with_a_position(fleet, connect):
     client = connect(bookmark_seconds=0.01)
     await fleet.follow()
-    event = await client.next()
-    assert isinstance(event, Position)
+    for _ in range(3):
+        assert isinstance(await client.anything(), Position)
+
+
+async def test_a_position_ends_the_leases_that_a_reconnected_client_holds(fleet, connect):
+    first = connect()
+    await opened(fleet)
+    lost = await fleet.running()
+    held = await fleet.running()
+    await first.disconnect()
+    await fleet.one.tasks.cancel(NS, lost.task_id, reason="unheard", caller=ADA)
+    second = connect()
+    assert (await second.anything()).task.task_id == held.task_id
+    assert isinstance(await second.anything(), Position)
+    await second.settle()
+    assert second.got.empty()
+
+
+async def test_a_replica_that_lags_names_all_leases_before_it_says_so(fleet, connect, monkeypatch):
+    monkeypatch.setattr("controlplane.services.families.CATCH_UP_SECONDS", 0.01)
+    lagging = fleet.add_replica()
+    await lagging.follow()
+    fleet.replicas.remove(lagging)
+    first = connect()
+    await opened(fleet)
+    lease = await fleet.running()
+    assert (await first.next()).task.task_id == lease.task_id
+    delivery = TaskDelivery(lagging.ledger, lagging.read_model, lagging.data, Ids())
+    client = Client(fleet, delivery, "w")
+    await eventually("it has opened its stream", lambda: is_open(fleet, "str-1"))
+    await first.ended()
+    await client.settle()
+    assert client.got.empty()
+    await lagging.follow()
+    assert (await client.anything()).task.task_id == lease.task_id
+    assert isinstance(await client.anything(), Position)
+    await client.disconnect()
+
+
+def is_open(fleet: WorkFleet, stream_id: str) -> bool:
+    fleet.one.follow_now()
+    return fleet.one.view.work.task_streams["w"].stream_id == stream_id
 
 
 async def test_data_that_cannot_be_read_ends_the_stream(fleet):

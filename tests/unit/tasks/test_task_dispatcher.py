@@ -148,6 +148,7 @@ async def test_any_other_failure_ends_the_dispatcher(fleet):
 async def test_streams_of_clients_that_went_away_are_closed(fleet, running):
     generation = fleet.one.view.instances["w"].instance.generation
     stream = fleet.one.delivery.deliver(NS, "w", generation)
+    await anext(stream)  # it says that it has named every lease
     reading = asyncio.create_task(anext(stream))
     await running.advance(0.01)
     opened = fleet.one.view.work.task_streams["w"]

@@ -33,7 +33,8 @@ class RoutingServiceStub:
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
     a session whose first task was accepted stays with that version, whatever its share becomes, until
-    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    it drains or is retired, or the session has had no task for the daemon's `session_pin_seconds`
+    (default 1 h). A version without a fresh instance is stood in for by the one with the
     largest share that has one; a busy one is not.
     """
 
@@ -73,7 +74,8 @@ class RoutingServiceServicer:
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
     a session whose first task was accepted stays with that version, whatever its share becomes, until
-    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    it drains or is retired, or the session has had no task for the daemon's `session_pin_seconds`
+    (default 1 h). A version without a fresh instance is stood in for by the one with the
     largest share that has one; a busy one is not.
     """
 
@@ -149,7 +151,8 @@ class RoutingService:
     `route` and the assignment of tasks honour it. A session is dealt out by a hash, the same on every
     replica and in every language, so raising the share of the first version only adds sessions to it;
     a session whose first task was accepted stays with that version, whatever its share becomes, until
-    it drains or is retired. A version without a fresh instance is stood in for by the one with the
+    it drains or is retired, or the session has had no task for the daemon's `session_pin_seconds`
+    (default 1 h). A version without a fresh instance is stood in for by the one with the
     largest share that has one; a busy one is not.
     """
 

@@ -179,7 +179,9 @@ class TaskSpec(_message.Message):
     required.
     """
     session_id: _builtins.str
-    """Tasks of one session go to one version of an agent, across weight changes. At most 256 bytes."""
+    """Tasks of one session go to one version of an agent that has a route, across weight changes: see
+    RoutingService. At most 256 bytes.
+    """
     submitter: _builtins.str
     """On whose behalf; waiting tasks are assigned in turn between submitters. Default: the caller. At
     most 256 bytes.
@@ -320,7 +322,9 @@ class Task(_message.Message):
     attempts: _builtins.int
     """Attempts that count."""
     epoch: _builtins.int
-    """Epoch of the current or last lease."""
+    """Epoch of the current lease. It grows with every assignment, when a task goes back to wait and
+    when it is cancelled, so it may be higher than that of the last lease.
+    """
     agent_id: _builtins.str
     """Agent that holds it, or did when it ended."""
     instance_id: _builtins.str

@@ -135,8 +135,11 @@ class TaskServiceServicer:
         stream (also those it ran before a reconnect, with `resumed = true`), then for each new one.
         3. `revoked` names a lease that has ended without a word of the instance (cancelled, deadline,
         drained, handed over): stop working on it; writes about it are fenced.
-        4. `bookmark` every 15 s of silence.
+        4. `bookmark` once all of 2 were sent: a lease from an earlier stream that was not among them
+        has ended unheard, stop working on it. Then a `bookmark` after every 15 s of silence.
         5. `go_away`, then OK, when the server ends the stream: reconnect at once; leases stay.
+        An instance has one stream. A newer one ends the older with OK and no `go_away`, and so does a
+        store that has lost what it knew of the stream: whoever has no newer stream reconnects.
         A client that ends the stream itself gets no new tasks; those it holds stay until it finishes
         them, releases them or falls silent.
         Errors: NOT_FOUND/INSTANCE_NOT_FOUND; FAILED_PRECONDITION/INSTANCE_FENCED.
@@ -155,15 +158,18 @@ class TaskServiceServicer:
 
     def ReportProgress(self, request, context):
         """Reports progress and, optionally, a checkpoint that a successor gets. Replaces the last one.
-        Errors: NOT_FOUND/TASK_NOT_FOUND; FAILED_PRECONDITION/LEASE_FENCED.
+        Errors: NOT_FOUND/TASK_NOT_FOUND; FAILED_PRECONDITION/LEASE_FENCED;
+        FAILED_PRECONDITION/INVALID_TRANSITION when the lease was not accepted yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteTask(self, request, context):
-        """Ends the task as SUCCEEDED with its result. Idempotent for the same epoch.
-        Errors: NOT_FOUND/TASK_NOT_FOUND; FAILED_PRECONDITION/LEASE_FENCED.
+        """Ends the task as SUCCEEDED with its result. Idempotent for the same epoch; the first result
+        stays.
+        Errors: NOT_FOUND/TASK_NOT_FOUND; FAILED_PRECONDITION/LEASE_FENCED;
+        FAILED_PRECONDITION/INVALID_TRANSITION when the lease was not accepted yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,8 +178,11 @@ class TaskServiceServicer:
     def FailTask(self, request, context):
         """Ends the attempt as failed. The task is tried again after a pause (1 s, doubled for each
         attempt, at most 60 s) while attempts are left and the failure is retryable; else it is FAILED.
-        With `release` the instance gives the task back unharmed and the attempt does not count.
-        Errors: NOT_FOUND/TASK_NOT_FOUND; FAILED_PRECONDITION/LEASE_FENCED.
+        With `release` the instance gives the task back unharmed and the attempt does not count; a task
+        that is given back twice in a row waits a second. A lease that was not accepted may be failed,
+        which counts as an attempt, and released. Not idempotent: a repetition finds the lease ended.
+        Errors: NOT_FOUND/TASK_NOT_FOUND; FAILED_PRECONDITION/LEASE_FENCED;
+        INVALID_ARGUMENT/INVALID_FIELD for `release` with `permanent`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
