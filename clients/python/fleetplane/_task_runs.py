@@ -89,6 +89,7 @@ class TaskRun:
         self._context = TaskContext(assignment, self._report)
         self._how: CallOff | None = None
         self._step: asyncio.Task[Any] | None = None
+        self._begun = False
         self._settling = False
 
     def call_off(self, how: CallOff) -> None:
@@ -131,7 +132,7 @@ class TaskRun:
 
     def _stopped(self) -> _Outcome:
         """Decide by the class of the task, as the plane does at the deadline of a drain."""
-        if self._context.task.spec.on_drain == pb.DRAIN_ACTION_FAIL:
+        if self._begun and self._context.task.spec.on_drain == pb.DRAIN_ACTION_FAIL:
             return _Outcome(detail=f"{_STOPS}, and it must not be started twice", permanent=True)
         return _Outcome(release=True, detail=_STOPS)
 
@@ -159,6 +160,7 @@ class TaskRun:
 
     async def _handle(self) -> bytes:
         handler = self._find(self._context.kind)
+        self._begun = True
         if inspect.iscoroutinefunction(handler):
             value = await handler(self._context)
         else:

@@ -10,7 +10,7 @@ import pytest
 
 from fleetplane import Agent, AgentState, ChannelConfig, FleetClient, TaskContext, TaskState
 from fleetplane.v1 import registry_service_pb2, task_service_pb2
-from tests.fakes.fleet_plane import Plane
+from tests.fakes.fleet_plane import UNAVAILABLE, Plane
 from tests.fakes.fleet_server import FleetServer
 from tests.fakes.fleet_tasks import TaskDesk
 
@@ -101,6 +101,24 @@ async def test_what_is_not_done_at_the_deadline_is_given_back_by_its_class(
     assert desk.tasks[again].attempts == 0
     assert desk.state(never) == TaskState.FAILED.value, "it must not be started twice"
     assert agent.work.in_flight == 0
+
+
+async def test_a_task_that_has_not_begun_is_given_back_whatever_its_class(
+    client: FleetClient, plane: Plane, desk: TaskDesk
+) -> None:
+    agent = Agent("worker", "1.0.0", client=client)
+
+    @agent.task
+    async def handle(_: TaskContext) -> None:
+        raise AssertionError("it was never accepted")
+
+    async with agent:
+        plane.failures["AcceptTask"].extend([UNAVAILABLE] * 1000)
+        task_id = desk.put(on_drain=task_service_pb2.DRAIN_ACTION_FAIL)
+        await plane.until(lambda: plane.calls["AcceptTask"])
+        desk.assigning = False
+        await agent.drain(0.0)
+    assert desk.state(task_id) == TaskState.PENDING.value
 
 
 async def test_an_exception_gives_everything_back_at_once(
