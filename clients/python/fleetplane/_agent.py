@@ -119,6 +119,7 @@ class Agent(Rights):
         self._presence: Presence | None = None
         self._scope: Scope | None = None
         self._hurry = asyncio.Event()
+        self._drained = False
 
     async def __aenter__(self) -> Self:
         """Start; see the class.
@@ -186,7 +187,7 @@ class Agent(Rights):
         """Take no new task, let those that run finish, give back the rest with its checkpoints.
 
         The plane is told, so that it assigns nothing any more; at the deadline it decides by the
-        `on_drain` of each task.
+        `on_drain` of each task. Does nothing once a drain has run its course.
 
         Args:
             within: seconds the tasks may take; None: the agent's `drain_timeout`; 0: not at all.
@@ -194,8 +195,8 @@ class Agent(Rights):
         client, presence, worker = self._client, self._presence, self._worker
         if client is None or presence is None or worker is None:
             return
-        if worker.refusing and not worker.busy:
-            return
+        if self._drained or (worker.refusing and not worker.busy):
+            return  # what is left does not end, or cannot be given back: waiting again is no help
         await drain_instance(
             client,
             presence,
@@ -204,6 +205,7 @@ class Agent(Rights):
             answer=self._stop_timeout,
             hurry=self._hurry,
         )
+        self._drained = True
 
     async def aclose(self) -> None:
         """Say goodbye and end everything that runs for this agent; idempotent.
@@ -297,8 +299,7 @@ class Agent(Rights):
     def expired(self) -> bool:
         """Whether the plane has been silent for so long that it counts this instance as silent too.
 
-        Measured on this machine's monotonic clock. An expired agent must stop privileged work; it
-        goes on trying to reach the plane.
+        By this machine's monotonic clock. An expired agent must stop privileged work; it goes on.
         """
         return self._presence is None or self._presence.expired
 

@@ -153,17 +153,20 @@ def _caught(
     """Call `note` for signals instead of dying of them, where this thread can hear them.
 
     Only the main thread hears signals, and on Windows not even its event loop does: there nothing
-    is changed.
+    is changed. Afterwards a signal does what it did before.
     """
     loop = asyncio.get_running_loop()
-    installed: list[signal.Signals] = []
+    installed: dict[signal.Signals, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
             with contextlib.suppress(NotImplementedError):
                 for number in signals:
+                    before = signal.getsignal(number)
                     loop.add_signal_handler(number, note, number)
-                    installed.append(number)
+                    installed[number] = before
         yield
     finally:
-        for number in installed:
+        for number, before in installed.items():
             loop.remove_signal_handler(number)
+            if before is not None:  # None: it was not set from Python, and cannot be
+                signal.signal(number, before)

@@ -214,6 +214,48 @@ async def test_a_second_signal_gives_back_what_still_runs(
     assert desk.failures[0].release
 
 
+async def test_a_handler_that_does_not_end_is_waited_for_once(
+    client: FleetClient, plane: Plane, desk: TaskDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fleetplane._leaving.DECISION", "fleetplane._leaving.RELEASE"):
+        monkeypatch.setattr(name, 0.05)
+    monkeypatch.setattr("fleetplane._task_worker.WIND_DOWN", 0.05)
+    agent = Agent("worker", "1.0.0", client=client, drain_timeout=0.05)
+    may_end = threading.Event()
+
+    @agent.task
+    def handle(_: TaskContext) -> None:
+        may_end.wait(10)
+
+    async with agent:
+        await running(plane, desk, desk.put())
+        await plane.until(lambda: agent.work.in_flight)
+        stopping = asyncio.create_task(agent.run_until_stopped(signal.SIGUSR1))
+        await asyncio.sleep(0)  # it has to begin before it hears anything
+        os.kill(os.getpid(), signal.SIGUSR1)
+        async with asyncio.timeout(5):
+            await stopping
+    may_end.set()
+    assert plane.calls["Drain"] == 1
+    assert plane.beats[-1].goodbye
+
+
+async def test_a_signal_does_afterwards_what_it_did_before(client: FleetClient) -> None:
+    def own(*_: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGUSR1, own)
+    try:
+        async with Agent("worker", "1.0.0", client=client) as agent:
+            stopping = asyncio.create_task(agent.run_until_signal(signal.SIGUSR1))
+            await asyncio.sleep(0)  # it has to begin before it hears anything
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert await stopping is signal.SIGUSR1
+        assert signal.getsignal(signal.SIGUSR1) is own
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 async def test_running_until_stopped_ends_with_the_agent(client: FleetClient, plane: Plane) -> None:
     async with Agent("worker", "1.0.0", client=client) as agent:
         plane.outcomes[agent.instance_id] = registry_service_pb2.BeatResult.OUTCOME_GONE
