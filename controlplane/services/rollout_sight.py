@@ -63,6 +63,7 @@ def observe(
     match rollout.phase:
         case Phase.PENDING:
             verdict = _verdict(view, rollout, seen, new, ask)
+            seen = replace(seen, emergency=_was_stopped_since(view, rollout, seen))
             return _with_verdict(
                 _ready_to_enter(view, rollout, seen, new, old), new, verdict
             ), verdict
@@ -101,6 +102,16 @@ def version_of(entry: AgentEntry | None) -> Version | None:
         fresh=fresh,
         silent=silent,
         slots=free * agent.spec.max_concurrency,
+    )
+
+
+def _was_stopped_since(view: NamespaceView, rollout: Rollout, seen: Observed) -> bool:
+    """Whether an emergency stop since the rollout began is about the new version."""
+    if seen.canary is None or not seen.canary.stopped:
+        return False
+    return any(
+        stop.started_at_ms >= rollout.started_at_ms and rollout.to_agent_id in stop.agent_ids
+        for stop in view.work.stops.values()
     )
 
 

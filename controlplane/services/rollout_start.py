@@ -117,6 +117,11 @@ async def ground_of(ledger: Ledger, view: NamespaceView, order: RolloutOrder) ->
         (record,) = await ledger.read(namespace, Collection.ROLLOUTS, (holder.value,))
         active = record.value if record is not None else None
     from_version = order.from_version or _present_version(view, name, route, active)
+    if active is not None and order.supersede and from_version != active.from_version:
+        raise InvalidArgument.of(
+            "from_version",
+            f"must be {active.from_version!r}, which the rollout to supersede replaces, or empty",
+        )
     if from_version == order.to_version:
         raise InvalidArgument.of("to_version", "is the version that it would replace")
     old = await _agent(ledger, namespace, f"{name}@{from_version}")
@@ -193,6 +198,7 @@ def begin(
         reason=order.reason,
         started_by=started_by,
         started_at_ms=now_ms,
+        stopped_before=new.is_stopped or new.draining,
         phase=Phase.PENDING,
         phase_since_ms=now_ms,
         message=f"waits for {order.to_version}",
@@ -217,7 +223,12 @@ def _new_version(
     """Return the new version, and what registers it if it is not."""
     spec = order.canary or replace(ground.old.spec, version=order.to_version)
     spec = replace(spec, name=order.name, version=order.to_version)
-    wrong = validate_spec(spec, "canary" if order.canary is not None else "to_version")
+    # The version is that of the order, whatever else comes from the specification.
+    path = "canary" if order.canary is not None else "to_version"
+    wrong = [
+        replace(one, field="to_version") if one.field == f"{path}.version" else one
+        for one in validate_spec(spec, path)
+    ]
     if wrong:
         raise InvalidArgument(*wrong)
     known = ground.new

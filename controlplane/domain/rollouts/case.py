@@ -14,6 +14,8 @@ REPEAT_HOLD_MS: Final = 10_000
 
 MASS_SILENCE: Final = "MASS_SILENCE"
 
+STOPPED_BY_OPERATOR: Final = "the new version was stopped by an operator"
+
 
 @dataclass(frozen=True, slots=True)
 class Case:

@@ -15,8 +15,11 @@ def phase_deadline_ms(rollout: Rollout) -> int:  # noqa: PLR0911 - one line per 
     """Return when the present phase ends by itself; 0: it does not."""
     plan = rollout.plan
     match rollout.phase:
+        case Phase.PENDING if rollout.approval_since_ms:
+            return rollout.approval_since_ms + plan.max_pause_ms
         case Phase.PENDING:
-            return rollout.phase_since_ms + plan.progress_deadline_ms
+            since = rollout.progress_since_ms or rollout.phase_since_ms
+            return since + plan.progress_deadline_ms
         case Phase.PROGRESSING if rollout.entering:
             return rollout.phase_since_ms + plan.max_dwell_ms
         case Phase.PROGRESSING:

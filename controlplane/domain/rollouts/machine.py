@@ -6,7 +6,7 @@
                   PASS_STEP, ABORT, PAUSE; passed -> ENTER_STEP, PAUSE or PROMOTE
     PAUSED        lost, stopped, worse, or too long -> ABORT
     PROMOTING     lost, stopped or worse -> ABORT; warm for long enough -> START_DRAIN_OLD
-    DRAINING_OLD  the old version is INACTIVE -> SUCCEED
+    DRAINING_OLD  the old version is INACTIVE -> SUCCEED; the new one stopped -> ABORT
     ABORTING      sessions of the new version are done -> START_DRAIN_NEW
     DRAINING_NEW  the new version is INACTIVE -> ROLLED_BACK
 
@@ -23,7 +23,7 @@ from typing import Final
 from controlplane.domain.agents import AgentStatus
 from controlplane.domain.rollouts import transitions
 from controlplane.domain.rollouts.analysis import judge
-from controlplane.domain.rollouts.case import MASS_SILENCE, Case
+from controlplane.domain.rollouts.case import MASS_SILENCE, STOPPED_BY_OPERATOR, Case
 from controlplane.domain.rollouts.deadlines import phase_deadline_ms, step_may_pass_at_ms
 from controlplane.domain.rollouts.model import (
     Measurement,
@@ -34,7 +34,7 @@ from controlplane.domain.rollouts.model import (
     Verdict,
 )
 from controlplane.domain.rollouts.observed import Approval, Observed, Version
-from controlplane.domain.rollouts.retirement import aborting, draining_new, draining_old
+from controlplane.domain.rollouts.retirement import aborting, draining_new, draining_old, retire_old
 from controlplane.domain.rollouts.transitions import Transition, TransitionName
 from controlplane.domain.routes import WHOLE_BP
 
@@ -84,8 +84,15 @@ def _pending(case: Case) -> Transition | None:  # noqa: PLR0911 - a list of guar
         return transitions.fail(rollout, case.now_ms, "the new version is gone")
     if case.frozen():
         return case.hold_frozen()
-    if rollout.activated and canary.stopped:
-        return case.abort("the new version was stopped by an operator", hard=True)
+    if canary.stopped and (rollout.activated or case.seen.emergency or not rollout.stopped_before):
+        # Whoever stopped it did so after it was to be rolled out.
+        return (
+            case.abort(STOPPED_BY_OPERATOR, hard=True)
+            if rollout.activated
+            else transitions.fail(rollout, case.now_ms, STOPPED_BY_OPERATOR)
+        )
+    if rollout.approval_since_ms and canary.is_live:
+        return transitions.approved(rollout, case.now_ms)
     if case.is_late:
         message = f"the new version did not come to work in time: {rollout.message}"
         return transitions.fail(rollout, case.now_ms, message, deactivate=canary.is_live)
@@ -113,7 +120,7 @@ def _activation(case: Case) -> Transition | None:
     rollout, seen = case.rollout, case.seen
     match seen.approval:
         case Approval.GRANTED:
-            return transitions.activate(rollout)
+            return transitions.activate(rollout, case.now_ms)
         case Approval.REFUSED:
             return transitions.fail(rollout, case.now_ms, seen.approval_detail)
         case Approval.WANTED:
@@ -121,8 +128,8 @@ def _activation(case: Case) -> Transition | None:
                 f"{seen.approval_detail}; confirm it with Activate(agent_id="
                 f"{rollout.to_agent_id!r}, confirm_pending=true)"
             )
-            if not seen.approval_parked:
-                return transitions.request_approval(rollout, message)
+            if not seen.approval_parked or not rollout.approval_since_ms:
+                return transitions.request_approval(rollout, message, case.now_ms)
             return case.hold(message)
         case Approval.UNKNOWN:
             return None
@@ -164,7 +171,7 @@ def _hard_stop(case: Case) -> Transition | None:
     """Abort without statistics: the new version was stopped, or most of it is lost."""
     rollout, canary = case.rollout, case.seen.canary
     if canary is None or canary.stopped or (canary.draining and canary.is_live):
-        return case.abort("the new version was stopped by an operator", hard=True)
+        return case.abort(STOPPED_BY_OPERATOR, hard=True)
     lost = canary.silent - rollout.silent_at_entry
     if not case.frozen() and lost * 2 > rollout.fresh_at_entry > 0:
         message = f"{lost} of {rollout.fresh_at_entry} instances of the new version were lost"
@@ -238,7 +245,7 @@ def _kept(case: Case, look: Measurement) -> Case:
 def _on_verdict(case: Case, canary: Version, look: Measurement) -> Transition | None:  # noqa: PLR0911 - one line per verdict
     match look.verdict:
         case Verdict.BREACH:
-            return _kept(case, look).abort(look.message, hard=False)
+            return _roll_back(_kept(case, look), look)
         case Verdict.ENVIRONMENT:
             return _kept(case, look).pause(PauseReason.ENVIRONMENT, look.message)
         case Verdict.ERROR:
@@ -253,6 +260,18 @@ def _on_verdict(case: Case, canary: Version, look: Measurement) -> Transition | 
             return _measured(case, look)
 
 
+def _roll_back(case: Case, look: Measurement) -> Transition:
+    """Abort because of what was counted, if the old version is there to take over.
+
+    Else it is a pause that leaves the weights, in which a breach is acted on as soon as it is.
+    """
+    stable = case.seen.stable
+    if stable is not None and stable.is_live and stable.fresh:
+        return case.abort(look.message, hard=False)
+    message = f"{look.message}; {case.rollout.from_version} has no fresh instance to go back to"
+    return case.pause(PauseReason.INCONCLUSIVE, message)
+
+
 def _onward(case: Case, canary: Version) -> Transition | None:
     """Leave a step that has passed."""
     rollout = case.rollout
@@ -260,17 +279,19 @@ def _onward(case: Case, canary: Version) -> Transition | None:
     if step.pause_after:
         message = f"step {rollout.step_index + 1} has passed; the plan asks for a word"
         return case.pause(PauseReason.STEP, message)
+    missing = _missing(case, canary)
+    if missing:
+        return case.hold(missing)
     if rollout.step_index >= last:
         return _promotion(case, canary)
-    missing = _missing(case, canary)
-    return case.hold(missing) if missing else _entry(case, canary, rollout.step_index + 1)
+    return _entry(case, canary, rollout.step_index + 1)
 
 
 def _inconclusive(case: Case, look: Measurement) -> Transition:
     """Do what the plan says for a step without a verdict; without any outcome that is a pause."""
     match case.rollout.plan.on_inconclusive:
         case OnInconclusive.ROLLBACK:
-            return case.abort(look.message, hard=False)
+            return _roll_back(case, look)
         case OnInconclusive.PROMOTE if look.canary.total > 0:
             return transitions.pass_step(case.rollout)
         case _:
@@ -324,8 +345,9 @@ def _paused(case: Case) -> Transition | None:  # noqa: PLR0911 - a list of guard
     reason = rollout.pause.reason if rollout.pause is not None else PauseReason.NONE
     if reason in _WATCHED_PAUSES and rollout.weight_bp and rollout.frozen is not None:
         look = _look(case)
-        if look.verdict is Verdict.BREACH:
-            return _kept(case, look).abort(look.message, hard=False)
+        due = _roll_back(_kept(case, look), look) if look.verdict is Verdict.BREACH else None
+        if due is not None and due.name is TransitionName.ABORT:
+            return due
     if case.is_late:
         return case.abort("nobody ended the pause in time", hard=False)
     if rollout.message.startswith(MASS_SILENCE) and rollout.pause is not None:
@@ -334,9 +356,9 @@ def _paused(case: Case) -> Transition | None:  # noqa: PLR0911 - a list of guard
 
 
 def _promoting(case: Case) -> Transition | None:  # noqa: PLR0911 - a list of guards reads best flat
-    rollout = case.rollout
+    rollout, canary = case.rollout, case.seen.canary
     stopped = _hard_stop(case)
-    if stopped is not None:
+    if stopped is not None or canary is None:
         return stopped
     if case.frozen():
         return case.hold_frozen()
@@ -344,19 +366,14 @@ def _promoting(case: Case) -> Transition | None:  # noqa: PLR0911 - a list of gu
         look = _look(case)
         match look.verdict:
             case Verdict.BREACH:
-                return _kept(case, look).abort(look.message, hard=False)
+                return _roll_back(_kept(case, look), look)
             case Verdict.ENVIRONMENT:
                 return _kept(case, look).pause(PauseReason.ENVIRONMENT, look.message)
             case Verdict.ERROR:
                 return _failed_look(case, look)
             case _ if not case.is_late:
                 return _measured(case, look)
-    stable = case.seen.stable
-    if stable is None or not stable.is_live:
-        returns = stable is not None and stable.may_come_back
-        message = "the new version has everything; the old one had left already"
-        return transitions.succeed(rollout, case.now_ms, message, deactivate=returns)
-    return transitions.start_drain_old(rollout, case.now_ms)
+    return retire_old(case, canary)
 
 
 _RULES: Final[Mapping[Phase, Callable[[Case], Transition | None]]] = {

@@ -259,6 +259,14 @@ class Rollout:
     """The operator said: all the way, without further judgement."""
     activated: bool = False
     """The new version was seen ACTIVE in this rollout; if it no longer is, an operator did that."""
+    stopped_before: bool = False
+    """The new version was INACTIVE by decision, or about to be, when the rollout began: to bring it
+    back is what was asked for. Stopped after that, it stays stopped."""
+    approval_since_ms: int = 0
+    """PENDING: since when its activation waits for an approval; 0: it does not. `max_pause_ms`
+    limits that wait, and the progress deadline stands still."""
+    progress_since_ms: int = 0
+    """PENDING: when that approval was given and the progress deadline began anew; 0: never."""
     entering: bool = False
     """The step is to be entered as soon as the new version can carry it: after a resume or a
     promotion. Until then the weight is what it was."""

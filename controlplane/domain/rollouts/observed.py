@@ -68,6 +68,8 @@ class Observed:
     """Slots that the work of the agent name takes now, waiting tasks included."""
     approval: Approval = Approval.UNKNOWN
     approval_detail: str = ""
+    emergency: bool = False
+    """An emergency stop since the rollout began is about the new version."""
     approval_parked: bool = False
     """The activation waits for its confirmation already."""
     drain: DrainPhase | None = None

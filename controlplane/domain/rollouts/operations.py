@@ -31,7 +31,13 @@ def resumed(rollout: Rollout, now_ms: int) -> Transition | None:
         raise _refused(rollout, Phase.PROGRESSING)
     if not rollout.step_token:
         after = replace(
-            rollout, phase=Phase.PENDING, phase_since_ms=now_ms, pause=None, message="resumed"
+            rollout,
+            phase=Phase.PENDING,
+            phase_since_ms=now_ms,
+            approval_since_ms=0,
+            progress_since_ms=0,
+            pause=None,
+            message="resumed",
         )
         return Transition(name=TransitionName.RESUME, after=after)
     asked = rollout.pause is not None and rollout.pause.reason is PauseReason.STEP

@@ -3,14 +3,38 @@
 from controlplane.domain.agents import AgentStatus
 from controlplane.domain.drains import DrainPhase
 from controlplane.domain.rollouts import transitions
-from controlplane.domain.rollouts.case import Case
+from controlplane.domain.rollouts.case import STOPPED_BY_OPERATOR, Case
+from controlplane.domain.rollouts.deadlines import phase_deadline_ms
 from controlplane.domain.rollouts.observed import Version
 from controlplane.domain.rollouts.transitions import Transition
 
 
+def retire_old(case: Case, canary: Version) -> Transition | None:
+    """PROMOTING: the old version goes, unless it would leave nobody behind."""
+    rollout, stable = case.rollout, case.seen.stable
+    if not canary.fresh:
+        if case.now_ms >= phase_deadline_ms(rollout) + rollout.plan.progress_deadline_ms:
+            return case.abort("every instance of the new version has left", hard=True)
+        return case.hold("waits for the new version to come back: the old one is kept until then")
+    if stable is None or not stable.is_live:
+        returns = stable is not None and stable.may_come_back
+        message = "the new version has everything; the old one had left already"
+        return transitions.succeed(rollout, case.now_ms, message, deactivate=returns)
+    return transitions.start_drain_old(rollout, case.now_ms)
+
+
 def draining_old(case: Case) -> Transition | None:
-    """DRAINING_OLD: the old version has left, so the rollout has succeeded."""
-    stable = case.seen.stable
+    """DRAINING_OLD: the old version has left, so the rollout has succeeded.
+
+    If the new one is stopped before that, the old one is still there to go on.
+    """
+    stable, canary = case.seen.stable, case.seen.canary
+    stopped = canary is None or canary.stopped or (canary.draining and canary.is_live)
+    if stopped and stable is not None and stable.is_live:
+        message = STOPPED_BY_OPERATOR
+        return transitions.abort(
+            case.rollout, case.now_ms, message, hard=True, old_is_draining=True
+        )
     if not _has_left(stable, case.seen.drain):
         return None
     message = "the new version has everything"

@@ -92,22 +92,30 @@ def hold(rollout: Rollout, message: str) -> Transition:
     return Transition(name=TransitionName.HOLD, after=replace(rollout, message=message))
 
 
-def request_approval(rollout: Rollout, message: str) -> Transition:
+def request_approval(rollout: Rollout, message: str, now_ms: int) -> Transition:
     """Park the activation of the new version, for an operator to confirm."""
+    since = rollout.approval_since_ms or now_ms
     return Transition(
         name=TransitionName.REQUEST_APPROVAL,
-        after=replace(rollout, message=message),
+        after=replace(rollout, message=message, approval_since_ms=since),
         effects=frozenset({Effect.PARK}),
     )
 
 
-def activate(rollout: Rollout) -> Transition:
+def activate(rollout: Rollout, now_ms: int) -> Transition:
     """Make the new version ACTIVE; its weight is 0 until the first step is entered."""
+    rollout = approved(rollout, now_ms).after if rollout.approval_since_ms else rollout
     return Transition(
         name=TransitionName.ACTIVATE_CANARY,
         after=replace(rollout, activated=True, message="the new version is active"),
         effects=frozenset({Effect.ACTIVATE_NEW}),
     )
+
+
+def approved(rollout: Rollout, now_ms: int) -> Transition:
+    """Wait for nobody's approval any more: the progress deadline begins anew."""
+    message = "the new version is active: its activation was confirmed"
+    return hold(replace(rollout, approval_since_ms=0, progress_since_ms=now_ms), message)
 
 
 def enter_step(
@@ -221,6 +229,7 @@ def pause(
         pause=Pause(reason=reason, since_ms=now_ms, by=by, message=message),
         message=message,
         entering=False,
+        promote_requested=False,
     )
     moved = frozenset({Effect.ROUTE}) if weight != rollout.weight_bp else frozenset()
     return Transition(name=TransitionName.PAUSE, after=after, effects=moved)

@@ -158,7 +158,8 @@ class LifecycleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetEmergencyStop(self, request, context):
-        """Returns an emergency stop as it stands. Errors: NOT_FOUND/STOP_NOT_FOUND.
+        """Returns an emergency stop as it stands. They are kept for 7 days, and for as long as somebody is
+        still to be told. Errors: NOT_FOUND/STOP_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

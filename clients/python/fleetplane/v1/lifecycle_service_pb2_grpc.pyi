@@ -81,7 +81,9 @@ class LifecycleServiceStub:
     says who has acknowledged and how fast. Selecting the whole namespace needs `all = true`.
     """
     GetEmergencyStop: _grpc.UnaryUnaryMultiCallable[_lifecycle_service_pb2.GetEmergencyStopRequest, _lifecycle_service_pb2.GetEmergencyStopResponse]
-    """Returns an emergency stop as it stands. Errors: NOT_FOUND/STOP_NOT_FOUND."""
+    """Returns an emergency stop as it stands. They are kept for 7 days, and for as long as somebody is
+    still to be told. Errors: NOT_FOUND/STOP_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class LifecycleServiceAsyncStub(LifecycleServiceStub):
@@ -136,7 +138,9 @@ class LifecycleServiceAsyncStub(LifecycleServiceStub):
     says who has acknowledged and how fast. Selecting the whole namespace needs `all = true`.
     """
     GetEmergencyStop: _aio.UnaryUnaryMultiCallable[_lifecycle_service_pb2.GetEmergencyStopRequest, _lifecycle_service_pb2.GetEmergencyStopResponse]  # type: ignore[assignment]
-    """Returns an emergency stop as it stands. Errors: NOT_FOUND/STOP_NOT_FOUND."""
+    """Returns an emergency stop as it stands. They are kept for 7 days, and for as long as somebody is
+    still to be told. Errors: NOT_FOUND/STOP_NOT_FOUND.
+    """
 
 class LifecycleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Moves agents through their life: registered -> active <-> degraded, active -> inactive ->
@@ -236,6 +240,8 @@ class LifecycleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lifecycle_service_pb2.GetEmergencyStopRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lifecycle_service_pb2.GetEmergencyStopResponse, _abc.Awaitable[_lifecycle_service_pb2.GetEmergencyStopResponse]]:
-        """Returns an emergency stop as it stands. Errors: NOT_FOUND/STOP_NOT_FOUND."""
+        """Returns an emergency stop as it stands. They are kept for 7 days, and for as long as somebody is
+        still to be told. Errors: NOT_FOUND/STOP_NOT_FOUND.
+        """
 
 def add_LifecycleServiceServicer_to_server(servicer: LifecycleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

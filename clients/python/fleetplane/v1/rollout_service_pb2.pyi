@@ -371,7 +371,9 @@ class RolloutPlan(_message.Message):
 
     @_builtins.property
     def progress_deadline(self) -> _duration_pb2.Duration:
-        """Longest wait for the new version to come to work, 1 s - 24 h; absent: 10 min."""
+        """Longest wait for the new version to come to work, 1 s - 24 h; absent: 10 min. While its
+        activation waits for an approval `max_pause` counts instead, and this begins anew afterwards.
+        """
 
     @_builtins.property
     def max_pause(self) -> _duration_pb2.Duration:
@@ -752,7 +754,9 @@ class StartRolloutRequest(_message.Message):
     copy of the old version. Its instances are yours to start: the rollout waits for them.
     """
     from_version: _builtins.str
-    """The version that goes. Empty: the one that has the whole route, else the only ACTIVE one."""
+    """The version that goes. Empty: the one that has the whole route, else the only ACTIVE one. With
+    `supersede` that of the rollout whose place is taken.
+    """
     reason: _builtins.str
     """Why. At most 1,024 bytes."""
     supersede: _builtins.bool

@@ -32,8 +32,8 @@ class RolloutServiceStub:
     ABORTING -> DRAINING_NEW -> ROLLED_BACK. The new version is registered (if it is not), activated
     and given the weights of the steps one after the other; each step is observed and judged; after the
     last the old version is drained and deactivated. A version that fails more than the limit, and
-    more than the old one does at the same time, is rolled back and deactivated; if both fail alike the
-    rollout pauses. No data never promotes.
+    more than the old one does at the same time, is rolled back and deactivated; if both fail alike, or
+    the old one has nobody left to go back to, the rollout pauses. No data never promotes.
 
     The state is in the store. Any replica carries it on; a replica may die at any moment.
     """
@@ -98,8 +98,8 @@ class RolloutServiceServicer:
     ABORTING -> DRAINING_NEW -> ROLLED_BACK. The new version is registered (if it is not), activated
     and given the weights of the steps one after the other; each step is observed and judged; after the
     last the old version is drained and deactivated. A version that fails more than the limit, and
-    more than the old one does at the same time, is rolled back and deactivated; if both fail alike the
-    rollout pauses. No data never promotes.
+    more than the old one does at the same time, is rolled back and deactivated; if both fail alike, or
+    the old one has nobody left to go back to, the rollout pauses. No data never promotes.
 
     The state is in the store. Any replica carries it on; a replica may die at any moment.
     """
@@ -243,8 +243,8 @@ class RolloutService:
     ABORTING -> DRAINING_NEW -> ROLLED_BACK. The new version is registered (if it is not), activated
     and given the weights of the steps one after the other; each step is observed and judged; after the
     last the old version is drained and deactivated. A version that fails more than the limit, and
-    more than the old one does at the same time, is rolled back and deactivated; if both fail alike the
-    rollout pauses. No data never promotes.
+    more than the old one does at the same time, is rolled back and deactivated; if both fail alike, or
+    the old one has nobody left to go back to, the rollout pauses. No data never promotes.
 
     The state is in the store. Any replica carries it on; a replica may die at any moment.
     """
