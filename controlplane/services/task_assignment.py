@@ -3,11 +3,15 @@
 Every replica may assign every task; nobody leads. An assignment is one commit that holds the task,
 the agent, the instance and its task stream to what was seen, and counts a slot that must be free.
 So whoever decided on old knowledge loses, and nothing is assigned twice or beyond capacity.
+
+A commit that is lost is wasted work, so replicas keep out of each other's way: what was submitted
+elsewhere is left to that replica for a moment, and one that lost begins its next passes at random
+among the first that wait. Order is therefore exact for one replica, and nearly so for several.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import islice
@@ -30,6 +34,7 @@ from controlplane.services.ports import (
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.task_placement import Place, Placement, Reservations
 from controlplane.services.task_steps import task_steps
+from controlplane.services.task_turns import Turns
 from controlplane.services.waiting_tasks import Order, WaitingGroup, Want, order_of
 
 LOOK_AHEAD: Final = 100
@@ -80,6 +85,7 @@ class _Namespace:
     cursors: dict[tuple[str, Want], Order] = field(default_factory=dict)
     """Last task that was passed over, of groups that look-ahead has left off."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turns: Turns = field(default_factory=Turns)
 
 
 class TaskAssigner:
@@ -99,9 +105,17 @@ class TaskAssigner:
         """Agents scored: what passes have cost."""
         self.contested = 0
         """Assignments that failed because something had changed."""
+        self.left_to_others = 0
+        """Looks at tasks that another replica is about to assign."""
 
-    def wake(self, namespace: str) -> None:
-        """Be told that a task waits or a slot is free; returns at once."""
+    def wake(self, namespace: str, made: Iterable[str] = ()) -> None:
+        """Be told that a task waits or a slot is free; returns at once.
+
+        `made` are tasks that this replica has just taken in: it has the first turn at them.
+        """
+        if made:
+            known = self._namespaces.setdefault(namespace, _Namespace())
+            known.turns.take_in(made, self._clock.store_ms())
         self._woken[namespace] = None
         self._bell.set()
 
@@ -126,10 +140,16 @@ class TaskAssigner:
         known = self._namespaces.setdefault(namespace, _Namespace())
         async with known.lock:
             one = _Pass(self, namespace, known)
+            contested = self.contested
+            done = 0
             try:
-                return await one.run()
+                done = await one.run()
             finally:
                 self.scored += one.scored
+                self.left_to_others += one.left_to_others
+                lost = self.contested - contested
+                known.turns.note_pass(lost=lost, won=done, now=self._clock.monotonic())
+            return done
 
     async def commit(
         self, view: NamespaceView, planned: Sequence[_Planned], reservations: Reservations
@@ -183,6 +203,9 @@ class _Pass:
         self._placement = Placement(known.reservations)
         self._lines: dict[str, _Line] = {}
         self._looks = 0
+        self._left_out = False
+        self.left_to_others = 0
+        """Tasks that another replica is about to assign."""
 
     @property
     def scored(self) -> int:
@@ -192,8 +215,12 @@ class _Pass:
     async def run(self) -> int:
         """Assign until nothing more can be, or enough was; return how many tasks were."""
         waiting = self._view.work.tasks.waiting
-        waiting.resume(self._assigner.now_ms())
+        now_ms = self._assigner.now_ms()
+        waiting.resume(now_ms)
+        self._known.turns.forget(now_ms)
         turns = deque(waiting.by_submitter)
+        if len(turns) > 1:
+            turns.rotate(-self._known.turns.left_out())
         for submitter, want in list(self._known.cursors):
             if submitter not in waiting.by_want.get(want, {}):
                 del self._known.cursors[submitter, want]
@@ -206,7 +233,7 @@ class _Pass:
                 done += await self._assigner.commit(self._view, planned, self._known.reservations)
             else:
                 await asyncio.sleep(0)
-        if turns:
+        if turns or (self._left_out and done):
             self._assigner.wake(self._namespace)
         return done
 
@@ -230,6 +257,7 @@ class _Pass:
         """Plan the first task of a submitter that somebody can take; None: there is none left."""
         waiting = self._view.work.tasks.waiting
         line = self._line(submitter)
+        now_ms = self._assigner.now_ms()
         while line.heads and line.look_ahead:
             order, want = heappop(line.heads)
             self._looks += 1
@@ -240,14 +268,17 @@ class _Pass:
                 waiting.put_off(submitter, want)
                 continue
             task = group.ready.get(order[1])
-            if task is not None and task.task_id not in self._known.reservations:
+            if task is None or task.task_id in self._known.reservations:
+                pass  # It is no longer there, or as good as assigned.
+            elif self._known.turns.is_of_others(task, now_ms):
+                self.left_to_others += 1
+            else:
                 place = self._placement.place(task, want)
-                if place is None:
-                    line.look_ahead -= 1
-                    line.passed_over[want] = order
-                else:
+                if place is not None:
                     _push_next(line.heads, group, order, want)
-                    return _planned(task, place, self._assigner.now_ms())
+                    return _planned(task, place, now_ms)
+                line.look_ahead -= 1
+                line.passed_over[want] = order
             _push_next(line.heads, group, order, want)
         self._remember(submitter, line)
         return None
@@ -262,8 +293,24 @@ class _Pass:
                 begin = self._known.cursors.pop((submitter, want), None)
                 if begin is not None and group.ready.after(begin) is None:
                     begin = None
+                begin = self._begin_behind(group, begin)
                 _push_next(line.heads, group, begin, want)
         return line
+
+    def _begin_behind(self, group: WaitingGroup, begin: Order | None) -> Order | None:
+        """Leave out some of the first tasks, if this replica has lost some to others lately.
+
+        A queue that is not much longer keeps its order: its end is no better a place to meet.
+        """
+        if len(group.ready) <= 2 * self._known.turns.spread:
+            return begin
+        for _ in range(self._known.turns.left_out()):
+            task = group.ready.after(begin)
+            if task is None:
+                break
+            begin = order_of(task)
+            self._left_out = True
+        return begin
 
     def _remember(self, submitter: str, line: _Line) -> None:
         """Let the next pass go on behind what was passed over, where look-ahead ended."""

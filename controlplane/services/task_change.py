@@ -5,7 +5,7 @@ behind what another replica assigned a moment ago; therefore the ledger is asked
 refused, and before an answer that writes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -30,8 +30,11 @@ MAX_ROUNDS: Final = 5
 class Assigner(Protocol):
     """Who gives waiting tasks to instances."""
 
-    def wake(self, namespace: str) -> None:
-        """Be told that a task waits or a slot is free; returns at once."""
+    def wake(self, namespace: str, made: Iterable[str] = ()) -> None:
+        """Be told that a task waits or a slot is free; returns at once.
+
+        `made` are tasks that this replica has just taken in: it has the first turn at them.
+        """
 
 
 class Beside(Protocol):

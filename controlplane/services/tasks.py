@@ -222,7 +222,7 @@ class Tasks:
                 raise result
         if replays:
             outcomes |= await self._replayed(namespace, replays)
-        self._assigner.wake(namespace)
+        self._assigner.wake(namespace, [task.task_id for task in planned.values()])
         return [outcomes[index] for index in range(len(submissions))]
 
     def _planned(self, submission: Submission, caller: Caller) -> Task:

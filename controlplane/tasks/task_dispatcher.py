@@ -81,6 +81,7 @@ class TaskDispatcher:
         while True:
             namespace = await self._assigner.next_woken()
             contested, scored = self._assigner.contested, self._assigner.scored
+            left_to_others = self._assigner.left_to_others
             try:
                 await self._assigner.assign(namespace)
             except (StoreUnavailable, NotReady) as failure:
@@ -90,6 +91,8 @@ class TaskDispatcher:
                 continue
             if self._assigner.contested > contested:
                 self._look_within(namespace, self._random.uniform(*SEEN_SECONDS))
+            if self._assigner.left_to_others > left_to_others:
+                self._look_within(namespace, self._random.uniform(*LEFT_TO_OTHERS_SECONDS))
             scored = self._assigner.scored - scored
             if scored >= MANY_AGENTS:
                 await self._clock.sleep(scored * PAUSE_PER_AGENT_SECONDS)

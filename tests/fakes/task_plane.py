@@ -1,5 +1,6 @@
 """A plane with tasks, on the memory store; tasks are assigned when the test says so."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from controlplane.domain.identity import Caller
@@ -52,7 +53,7 @@ class Bell:
     def __init__(self) -> None:
         self.rung = 0
 
-    def wake(self, namespace: str) -> None:
+    def wake(self, namespace: str, made: Iterable[str] = ()) -> None:  # noqa: ARG002 - as the protocol
         assert namespace == NS
         self.rung += 1
 

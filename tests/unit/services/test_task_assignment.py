@@ -15,6 +15,7 @@ from controlplane.domain.tasks import TaskState
 from controlplane.services.ports import Collection, Delete, Put
 from controlplane.services.task_assignment import GROUPS_PER_PASS, LOOK_AHEAD, PASS_LIMIT
 from controlplane.services.task_placement import SHARE_SIZE
+from controlplane.services.task_turns import LEFT_TO_OTHERS_MS
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.work_fleet import AGENT, NS, WorkFleet
 
@@ -70,6 +71,7 @@ async def test_a_change_that_is_not_seen_yet_defeats_the_assignment(fleet, what)
     await fleet.add_agent("worker", "w")
     late = fleet.add_replica()
     task_id = await fleet.submit()
+    fleet.clock.shift(LEFT_TO_OTHERS_MS / 1000)
     fleet.replicas.remove(late)
     match what:
         case "draining":
@@ -277,6 +279,7 @@ async def test_a_store_that_does_not_answer_reserves_nothing(fleet):
     await fleet.add_agent("worker", "w")
     replica = fleet.add_replica(wrap)
     await fleet.submit()
+    fleet.clock.shift(LEFT_TO_OTHERS_MS / 1000)
     faulty[0].fail_next()
     with pytest.raises(StoreUnavailable):
         await replica.assigner.assign(NS)
@@ -296,6 +299,7 @@ async def test_two_replicas_never_exceed_capacity(slots, count, rounds):
     for number, size in enumerate(slots):
         await fleet.add_agent(f"a{number}", f"i{number}", max_concurrency=size, capabilities=("c",))
     await fleet.submit_many(count, "", capabilities=("c",))
+    fleet.clock.shift(LEFT_TO_OTHERS_MS / 1000)
     for who, follow, finish in rounds:
         replica = (fleet.one, other)[who]
         if follow:

@@ -6,6 +6,7 @@ import pytest
 
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.tasks import TaskState
+from controlplane.services.task_turns import LEFT_TO_OTHERS_MS
 from controlplane.tasks.task_dispatcher import (
     LEFT_TO_OTHERS_SECONDS,
     SEEN_SECONDS,
@@ -101,6 +102,7 @@ async def test_a_replica_that_was_too_late_looks_again_soon(fleet):
     """It decided on an old copy; a slot is free all the same."""
     late = fleet.add_replica()
     task_id = await fleet.submit()
+    fleet.clock.shift(LEFT_TO_OTHERS_MS / 1000)
     running = Running(fleet, late)
     fleet.replicas.remove(late)
     await fleet.change_agent("worker", pending=None)
@@ -109,6 +111,21 @@ async def test_a_replica_that_was_too_late_looks_again_soon(fleet):
     fleet.replicas.append(late)
     await running.advance(SEEN_SECONDS[1] + 2 * STEP_SECONDS)
     assert await state(fleet, task_id) is TaskState.ASSIGNED
+    await running.stop()
+
+
+async def test_a_new_task_is_assigned_even_if_the_replica_that_took_it_in_is_gone(fleet):
+    other = fleet.add_replica()
+    running = Running(fleet, other)
+    await running.advance(0.1)
+    task_id = await fleet.submit()
+    other.assigner.wake(NS)
+    await running.advance(0.1)
+    assert await state(fleet, task_id) is TaskState.PENDING
+    assert other.assigner.left_to_others
+    await running.advance(LEFT_TO_OTHERS_SECONDS[1] + 2 * STEP_SECONDS)
+    assert await state(fleet, task_id) is TaskState.ASSIGNED
+    assert other.assigner.contested == 0
     await running.stop()
 
 
