@@ -125,9 +125,9 @@ def say(event: str, **fields: object) -> None:
     sys.stdout.flush()
 
 
-def fails(task_id: str, share: float) -> bool:
-    """Whether a task is one of those that fail: the same for every run with the same ids."""
-    digest = hashlib.sha256(task_id.encode()).digest()
+def fails(what: str, share: float) -> bool:
+    """Whether an attempt is one of those that fail: the same for every run with the same names."""
+    digest = hashlib.sha256(what.encode()).digest()
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
@@ -142,6 +142,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fail-share", type=float, default=0.0)
     parser.add_argument("--drain-seconds", type=float, default=20.0)
     parser.add_argument("--tag", default="")
+    parser.add_argument("--activation", default="AUTO")
     return parser.parse_args()
 
 
@@ -168,7 +169,7 @@ async def serve(
     client: Any, options: argparse.Namespace, suffix: str, ready: asyncio.Event
 ) -> None:
     """Be one agent."""
-    from fleetplane import Agent, TaskContext  # noqa: PLC0415 - as above
+    from fleetplane import Activation, Agent, TaskContext  # noqa: PLC0415 - as above
 
     agent = Agent(
         options.name + suffix,
@@ -179,6 +180,7 @@ async def serve(
         max_concurrency=options.max_concurrency,
         tags=dict([options.tag.split("=", 1)]) if options.tag else {},
         drain_timeout=options.drain_seconds,
+        activation=Activation[options.activation],
         on_state=lambda state, detail: say("state", state=str(state), detail=detail),
     )
 
@@ -197,7 +199,7 @@ async def serve(
         except asyncio.CancelledError:
             say("called off", task_id=task.task_id)
             raise
-        if fails(task.task_id + options.version, options.fail_share):
+        if fails(f"{task.task_id}/{options.version}/{task.attempt}", options.fail_share):
             raise RuntimeError("this version is bad at it")
         say("finished", task_id=task.task_id)
         return f"{options.version}:{done}".encode()
