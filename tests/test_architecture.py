@@ -10,6 +10,7 @@ import pytest
 
 import controlplane
 import fleetplane
+from fleetplane.v1 import error_reason_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 400
@@ -85,3 +86,10 @@ def test_nothing_is_left_to_do_in_the_sources() -> None:
         if any(marker in line for marker in markers) and path != Path(__file__).resolve()
     ]
     assert left == []
+
+
+def test_every_reason_of_an_error_is_in_the_manual() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    names = [name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()]
+    missing = [name for name in names if name != "UNSPECIFIED" and f"`{name}`" not in page]
+    assert not missing
