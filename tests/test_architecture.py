@@ -90,6 +90,9 @@ def test_nothing_is_left_to_do_in_the_sources() -> None:
 
 def test_every_reason_of_an_error_is_in_the_manual() -> None:
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
-    names = [name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()]
+    names = [
+        name.removeprefix("ERROR_REASON_")
+        for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name
+    ]
     missing = [name for name in names if name != "UNSPECIFIED" and f"`{name}`" not in page]
     assert not missing
