@@ -9,7 +9,7 @@ from typing import Final
 
 from controlplane.domain.agents import InstanceState
 from controlplane.domain.task_rules import ended, taken_back
-from controlplane.domain.tasks import Task, TaskReason, TaskState
+from controlplane.domain.tasks import DrainAction, Task, TaskReason, TaskState
 from controlplane.services.families import PLANE
 from controlplane.services.ports import (
     ABSENT,
@@ -122,8 +122,13 @@ def lost(view: NamespaceView, task: Task, now_ms: int) -> Move | None:
 def deactivated(view: NamespaceView, task: Task, held: Require, reason: str, now_ms: int) -> Move:
     """Return the move that takes a lease from an agent that was stopped, and finds it a home.
 
-    `held` is the condition that the agent is still stopped.
+    `held` is the condition that the agent is still stopped. One that has begun and must not be
+    started twice fails instead.
     """
+    if task.state is TaskState.RUNNING and task.spec.on_drain is DrainAction.FAIL:
+        why, detail = TaskReason.DEACTIVATED, f"it must not be started twice: {reason}"
+        after = ended(task, TaskState.FAILED, why, detail=detail, now_ms=now_ms)
+        return Move(before=task, after=after, requires=(held,))
     after = taken_back(task, TaskReason.DEACTIVATED, detail=reason, now_ms=now_ms)
     move = Move(before=task, after=after, requires=(held,))
     if not move.requeues:

@@ -4,7 +4,7 @@ import pytest
 
 from controlplane.domain.agents import AgentStatus
 from controlplane.domain.errors import LeaseFenced
-from controlplane.domain.tasks import TaskReason, TaskState
+from controlplane.domain.tasks import DrainAction, TaskReason, TaskState
 from controlplane.services.task_recovery import HandedOver
 from tests.fakes.work_fleet import AGENT, NS, WorkFleet
 
@@ -38,6 +38,23 @@ async def test_tasks_of_a_stopped_agent_go_to_another_with_the_capabilities(flee
     assert [e.reason for e in audit if e.actor == "ada"][-3:] == ["too expensive"] * 3
     with pytest.raises(LeaseFenced):
         await fleet.one.leases.complete(NS, held, result=b"", caller=AGENT)
+
+
+async def test_a_task_that_must_not_be_started_twice_is_not_handed_over_once_it_runs(fleet):
+    await fleet.add_agent("worker", "w", capabilities=("c",), max_concurrency=2)
+    once = DrainAction.FAIL
+    begun = await fleet.running(capabilities=("c",), on_drain=once)
+    assigned = await fleet.submit(capabilities=("c",), on_drain=once)
+    await fleet.one.assign()
+    await fleet.add_agent("other", "o", capabilities=("c",), max_concurrency=9)
+    await fleet.stop_agent("worker", "too expensive")
+    over = await fleet.one.recovery.hand_over(NS, "worker", reason="too expensive", actor="ada")
+    assert over == HandedOver(requeued=1, failed=1)
+    task = await fleet.task(begun.task_id)
+    assert (task.state, task.reason) == (TaskState.FAILED, TaskReason.DEACTIVATED)
+    assert "too expensive" in task.detail
+    assert (await fleet.task(assigned)).state is TaskState.PENDING
+    assert await fleet.slots("w") == 0
 
 
 async def test_tasks_of_a_stopped_agent_that_nobody_else_can_do_fail_with_its_reason(fleet):

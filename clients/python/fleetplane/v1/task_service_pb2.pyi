@@ -138,7 +138,9 @@ class _DrainActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DrainActi
     DRAIN_ACTION_REQUEUE: _DrainAction.ValueType  # 1
     """It may be started again: another instance takes it from its last checkpoint."""
     DRAIN_ACTION_FAIL: _DrainAction.ValueType  # 2
-    """It must not be started twice: it fails with DRAINED."""
+    """It must not be started twice: it fails with DRAINED, and with DEACTIVATED where its agent is
+    stopped without a drain. Only with `max_attempts` 1 it is not tried again when a lease is lost.
+    """
     DRAIN_ACTION_EXTEND: _DrainAction.ValueType  # 3
     """It must finish: the drain waits for it, at most one hour more or until the task's deadline."""
 
@@ -150,7 +152,9 @@ DRAIN_ACTION_UNSPECIFIED: DrainAction.ValueType  # 0
 DRAIN_ACTION_REQUEUE: DrainAction.ValueType  # 1
 """It may be started again: another instance takes it from its last checkpoint."""
 DRAIN_ACTION_FAIL: DrainAction.ValueType  # 2
-"""It must not be started twice: it fails with DRAINED."""
+"""It must not be started twice: it fails with DRAINED, and with DEACTIVATED where its agent is
+stopped without a drain. Only with `max_attempts` 1 it is not tried again when a lease is lost.
+"""
 DRAIN_ACTION_EXTEND: DrainAction.ValueType  # 3
 """It must finish: the drain waits for it, at most one hour more or until the task's deadline."""
 Global___DrainAction: _TypeAlias = DrainAction  # noqa: Y015
