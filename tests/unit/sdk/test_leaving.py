@@ -235,7 +235,9 @@ async def test_a_handler_that_does_not_end_is_waited_for_once(
         os.kill(os.getpid(), signal.SIGUSR1)
         async with asyncio.timeout(5):
             await stopping
+    left = [one for one in asyncio.all_tasks() if one.get_name().startswith("fleetplane-task")]
     may_end.set()
+    await asyncio.wait(left, timeout=5)
     assert plane.calls["Drain"] == 1
     assert plane.beats[-1].goodbye
 
