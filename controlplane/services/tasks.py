@@ -4,7 +4,8 @@ A task is accepted for any agent name and any capabilities, known or not: it wai
 can take it, or until its deadline. Whoever wants to know first asks `Discover`.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -192,16 +193,15 @@ class Tasks:
     ) -> list[Task | DomainError]:
         outcomes: dict[int, Task | DomainError] = {}
         planned: dict[int, Task] = {}
-        room = self._room(namespace)
         for index, submission in enumerate(submissions):
             try:
-                task = self._planned(submission, caller)
-                if len(planned) >= room:
-                    await self._require_known(namespace, submission)
+                planned[index] = self._planned(submission, caller)
             except DomainError as refusal:
                 outcomes[index] = refusal
-            else:
-                planned[index] = task
+        excess = list(planned)[self._room(namespace) :]
+        if excess:
+            outcomes |= await self._refused(namespace, {i: submissions[i] for i in excess})
+            planned = {i: task for i, task in planned.items() if i not in outcomes}
         results = await commit_each(
             self._ledger,
             [
@@ -236,17 +236,35 @@ class Tasks:
         )
 
     def _room(self, namespace: str) -> int:
-        return self._max_waiting - len(self._read_model.view(namespace).work.tasks.waiting)
+        waiting = len(self._read_model.view(namespace).work.tasks.waiting)
+        return max(self._max_waiting - waiting, 0)
 
-    async def _require_known(self, namespace: str, submission: Submission) -> None:
-        """Refuse what there is no room for; a request that was carried out before needs none."""
-        request = submission.request
-        if request is None or await self._ledger.find_request(namespace, request) is None:
-            raise LimitExceeded(
-                "waiting tasks per namespace",
-                limit=self._max_waiting,
-                retry_after_seconds=RETRY_WHEN_FULL_SECONDS,
-            )
+    async def _refused(
+        self, namespace: str, excess: Mapping[int, Submission]
+    ) -> dict[int, DomainError]:
+        """Refuse what there is no room for; a request that was carried out before needs none.
+
+        The ledger is asked side by side: a plane that is full must not be kept busy by refusing.
+        """
+        full = LimitExceeded(
+            "waiting tasks per namespace",
+            limit=self._max_waiting,
+            retry_after_seconds=RETRY_WHEN_FULL_SECONDS,
+        )
+        requests = {i: one.request for i, one in excess.items() if one.request is not None}
+        answers = await asyncio.gather(
+            *(self._ledger.find_request(namespace, request) for request in requests.values()),
+            return_exceptions=True,
+        )
+        refused: dict[int, DomainError] = dict.fromkeys(excess, full)
+        for index, answer in zip(requests, answers, strict=True):
+            if isinstance(answer, DomainError):
+                refused[index] = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif answer is not None:
+                del refused[index]
+        return refused
 
     async def _replayed(
         self, namespace: str, replays: dict[int, str]

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from controlplane.domain.errors import (
     InvalidArgument,
     InvalidTransition,
-    LimitExceeded,
     RequestIdReused,
     TaskNotFound,
 )
 from controlplane.domain.task_limits import MAX_DATA_BYTES
-from controlplane.domain.tasks import Task, TaskReason, TaskSpec, TaskState
+from controlplane.domain.tasks import TaskReason, TaskSpec, TaskState
 from controlplane.services.ports import Collection, Position, Transaction
 from controlplane.services.task_data import TaskData, TaskPart, data_key
 from controlplane.services.task_pages import SLICE
@@ -120,22 +119,6 @@ async def test_a_repeated_request_whose_task_is_gone_says_so(plane):
     await remove(plane, task)
     with pytest.raises(TaskNotFound):
         await plane.submit(request="r1")
-
-
-async def test_only_so_many_tasks_wait():
-    plane = TaskPlane(max_waiting=2)
-    first = await plane.submit(request="r1")
-    outcomes = await plane.tasks.submit_many(NS, [Submission(spec=SPEC)] * 2, caller=CALLER)
-    await plane.follow()
-    assert isinstance(outcomes[0], Task)
-    assert isinstance(outcomes[1], LimitExceeded)
-    assert outcomes[1].metadata == {"limit": "2"}
-    assert await plane.submit(request="r1") == first  # a repetition needs no room
-    with pytest.raises(LimitExceeded, match="waiting tasks per namespace"):
-        await plane.submit(request="r2")
-    await plane.assign(first.task_id)
-    await plane.follow()
-    await plane.submit()
 
 
 async def test_a_waiting_task_is_cancelled_for_good(plane):
