@@ -74,6 +74,8 @@ class AgentsMachine(RuleBasedStateMachine):
         shaken = replica.is_shaken
 
         async def asked() -> _T | DomainError | None:
+            if not replica.lagging:
+                await replica.follow()
             try:
                 return await call(replica)
             except (StoreUnavailable, NotReady):
@@ -231,15 +233,12 @@ class AgentsMachine(RuleBasedStateMachine):
             return
         answer = self.ask(
             at,
-            lambda r: r.drains.start(
-                r.namespace,
+            partial(
+                drain,
                 agent_id="" if one else target,
                 instance_id=target if one else "",
                 deadline_ms=deadline_ms,
                 then=then,
-                reason="new release",
-                request=None,
-                caller=ADA,
             ),
         )
         if answer is not None and not isinstance(answer, DomainError):
@@ -324,6 +323,25 @@ async def _decommission(replica: WorkReplica, agent_id: str, *, force: bool) -> 
         reason="old",
         force=force,
         expected_revision=0,
+        request=None,
+        caller=ADA,
+    )
+
+
+async def drain(
+    replica: WorkReplica,
+    agent_id: str = "",
+    instance_id: str = "",
+    deadline_ms: int = 20_000,
+    then: DrainThen = DrainThen.STAY,
+) -> Any:
+    return await replica.drains.start(
+        replica.namespace,
+        agent_id=agent_id,
+        instance_id=instance_id,
+        deadline_ms=deadline_ms,
+        then=then,
+        reason="new release",
         request=None,
         caller=ADA,
     )

@@ -22,16 +22,12 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from controlplane.domain.agents import AgentStatus
 from controlplane.domain.drains import DrainPhase
-from controlplane.domain.errors import DomainError, InvalidTransition, LeaseFenced, TaskNotFound
+from controlplane.domain.errors import DomainError
 from controlplane.domain.rollouts.model import Analysis, AnalysisKind, Phase, Plan, Step
-from controlplane.domain.task_rules import Lease
-from controlplane.domain.tasks import DrainAction, Task, TaskSpec, TaskState
+from controlplane.domain.tasks import Task, TaskSpec
 from controlplane.services.ports import Collection
 from controlplane.services.rollouts import RolloutOrder
-from controlplane.services.tasks import Submission
-from tests.fakes.fleet import FakeBeat
 from tests.fakes.work_machine import (
-    AgentsMachine,
     activate,
     deactivate,
     names,
@@ -40,8 +36,8 @@ from tests.fakes.work_machine import (
     replicas,
     versions,
 )
-from tests.fakes.work_model import bare
 from tests.fakes.work_replicas import ADA, WorkReplica, real_store
+from tests.fakes.work_task_machine import TasksMachine, race, submit
 
 EXAMPLES = int(os.environ.get("FLEETPLANE_TEST_MODEL_EXAMPLES", "0"))
 STEPS = int(os.environ.get("FLEETPLANE_TEST_MODEL_STEPS", "40"))
@@ -61,11 +57,9 @@ BRIEF = Plan(
     drain_deadline_ms=30_000,
 )
 
-words = st.sampled_from(("accept", "accept", "progress", "complete", "complete", "fail", "release"))
 
-
-class WorkMachine(AgentsMachine):
-    """Tasks, routes, rollouts, time, and a store that fails."""
+class WorkMachine(TasksMachine):
+    """Routes, rollouts, time, and a store that fails."""
 
     @initialize(scene=st.sampled_from(("rollout", "work", "beginning")), steps=st.integers(0, 5))
     def set_the_scene(self, scene: str, steps: int) -> None:
@@ -75,93 +69,6 @@ class WorkMachine(AgentsMachine):
             self.start_rollout(1, "alpha", 1, "2.0.0", supersede=False)
         if scene != "beginning":
             self.roll_on(0, steps, 6.0)
-
-    # -- tasks -----------------------------------------------------------------------------------
-
-    @rule(
-        at=replicas,
-        name=st.sampled_from(("alpha", "alpha", "beta", "")),
-        session_id=st.sampled_from(("", "s1", "s2", "s3")),
-        on_drain=st.sampled_from(DrainAction),
-        deadline_ms=st.sampled_from((0, 0, 20_000)),
-        attempt_timeout_ms=st.sampled_from((0, 5_000)),
-        capabilities=st.sampled_from(((), ("read",), ("write",))),
-    )
-    def submit(self, at: int, name: str, capabilities: tuple[str, ...], **fields: Any) -> None:
-        wanted = capabilities or (() if name else ("read",))
-        spec = TaskSpec(agent_name=name, capabilities=wanted, max_attempts=2, **fields)
-        answer = self.ask(at, partial(_submit, spec=spec))
-        if answer is not None:
-            assert isinstance(answer, Task)
-            assert bare(self.model.tasks[answer.task_id]) == bare(answer)
-            self.assign(at)
-
-    @rule(at=replicas)
-    def assign(self, at: int) -> None:
-        self.ask(at, lambda r: r.assigner.assign(r.namespace))
-
-    @rule(at=replicas, word=words, age=st.sampled_from((0, 0, 0, 1, 2, 3)))
-    def say(self, at: int, word: str, age: int) -> None:
-        """Let the holder of a lease say something; of one that has ended, too."""
-        lease = pick(self.model.leases, age)
-        if lease is None:
-            return
-        before = self.model.tasks.get(lease.task_id)
-        answer = self.ask(at, lambda r: _utter(r, word, lease))
-        after = self.model.tasks.get(lease.task_id)
-        if before is None:
-            assert answer is None or isinstance(answer, TaskNotFound)
-        elif not _names(lease, before):
-            assert after == before, "a stale lease changes nothing"
-            assert answer is None or isinstance(answer, LeaseFenced)
-        elif before.state is TaskState.SUCCEEDED and word == "complete":
-            assert after == before
-            assert answer is None or bare(answer) == bare(before)
-        elif not before.state.is_held:
-            assert after == before
-            assert answer is None or isinstance(answer, LeaseFenced)
-        elif before.state is TaskState.ASSIGNED and word in {"progress", "complete"}:
-            assert after == before
-            assert answer is None or isinstance(answer, InvalidTransition)
-        elif answer is not None:
-            assert isinstance(answer, Task)
-            assert bare(answer) == bare(after)
-
-    @rule(at=replicas, accepts=st.integers(1, 4), ends=st.integers(0, 4), bad=st.booleans())
-    def work(self, at: int, accepts: int, ends: int, *, bad: bool) -> None:
-        """Assign what waits, and let holders accept and end: the way that most tasks take."""
-        self.assign(at)
-        for state, word, count in (
-            (TaskState.ASSIGNED, "accept", accepts),
-            (TaskState.RUNNING, "fail" if bad else "complete", ends),
-        ):
-            held = (task for task in self.model.tasks.values() if task.state is state)
-            for task in sorted(held, key=lambda task: task.task_id)[:count]:
-                lease = Lease(task_id=task.task_id, instance_id=task.instance_id, epoch=task.epoch)
-                self.ask(at, partial(_utter, word=word, lease=lease))
-
-    @rule(at=replicas, number=nth)
-    def cancel(self, at: int, number: int) -> None:
-        task_id = pick(sorted(self.model.tasks), number)
-        if task_id is None:
-            return
-        before = self.model.tasks[task_id].state
-        answer = self.ask(at, lambda r: r.tasks.cancel(r.namespace, task_id, reason="", caller=ADA))
-        state = self.model.tasks[task_id].state
-        if isinstance(answer, DomainError):
-            assert before in {TaskState.SUCCEEDED, TaskState.FAILED}
-        else:
-            assert answer is None or state is TaskState.CANCELLED
-
-    @rule(at=replicas)
-    def sweep(self, at: int) -> None:
-        self.ask(at, lambda r: r.recovery.sweep(r.namespace))
-
-    @rule(at=replicas)
-    def drain_tick(self, at: int) -> None:
-        self.ask(at, WorkReplica.merge)
-        self.ask(at, lambda r: r.drains.tick(r.namespace))
-        self.ask(at, lambda r: r.stops.tick(r.namespace))
 
     # -- routes and rollouts ---------------------------------------------------------------------
 
@@ -211,8 +118,8 @@ class WorkMachine(AgentsMachine):
         for _ in range(times):
             for name, session_id in (("alpha", ""), ("alpha", "s1"), ("beta", "")):
                 spec = TaskSpec(agent_name=name, session_id=session_id)
-                self.ask(at, partial(_submit, spec=spec))
-            self.work(at, 8, 8, bad=False)
+                self.ask(at, partial(submit, spec=spec))
+            self.work(at, 8, 8, "complete")
             self.world.clock.shift(seconds)
             for _ in range(2):
                 self.ask(at, lambda r: r.reconciler.tick(r.namespace))
@@ -286,7 +193,7 @@ class WorkMachine(AgentsMachine):
             jobs += [lambda r: activate(r, agent_id), lambda r: deactivate(r, agent_id, None)]
         first, second = jobs[number % len(jobs)], jobs[other % len(jobs)]
         both = zip(self.world.replicas, (first, second), strict=True)
-        self.run(_race([job(replica) for replica, job in both]))
+        self.run(race([job(replica) for replica, job in both]))
 
     def teardown(self) -> None:
         if not self.failed:
@@ -303,9 +210,7 @@ class WorkMachine(AgentsMachine):
             if not unfinished:
                 return
             self.world.clock.shift(QUIET_SECONDS)
-            for instance_id in sorted(self.model.instances):
-                beat = FakeBeat(instance_id, self.generation(instance_id))
-                self.ask(0, partial(WorkReplica.beat, beat=beat))
+            self.everybody_beats(0)
             for at in (1, 0):
                 self.ask(at, WorkReplica.merge)
                 self.ask(at, WorkReplica.tick)
@@ -328,39 +233,6 @@ class WorkMachine(AgentsMachine):
         instance = self.model.instances.get(task.instance_id)
         stopped = self.model.agents[task.agent_id].is_stopped
         return stopped or instance is None or instance.generation != task.instance_generation
-
-
-def _names(lease: Lease, task: Task) -> bool:
-    return (task.instance_id, task.epoch) == (lease.instance_id, lease.epoch)
-
-
-async def _race(jobs: list[Awaitable[Any]]) -> None:
-    for outcome in await asyncio.gather(*jobs, return_exceptions=True):
-        if isinstance(outcome, BaseException) and not isinstance(outcome, DomainError):
-            raise outcome
-
-
-async def _submit(replica: WorkReplica, spec: TaskSpec) -> Task:
-    submission = Submission(spec=spec, payload=b"do it")
-    return await replica.tasks.submit(replica.namespace, submission, caller=ADA)
-
-
-async def _utter(replica: WorkReplica, word: str, lease: Lease) -> Task:
-    leases, namespace = replica.leases, replica.namespace
-    match word:
-        case "accept":
-            return await leases.accept(namespace, lease, caller=ADA)
-        case "progress":
-            return await leases.progress(
-                namespace, lease, progress=0.5, message="", checkpoint=b"half", caller=ADA
-            )
-        case "complete":
-            return await leases.complete(namespace, lease, result=b"done", caller=ADA)
-        case _:
-            release = word == "release"
-            return await leases.fail(
-                namespace, lease, detail="", permanent=False, release=release, caller=ADA
-            )
 
 
 async def _command(replica: WorkReplica, verb: str, rollout_id: str) -> Any:
