@@ -203,6 +203,7 @@ class _Pass:
         self._placement = Placement(known.reservations)
         self._lines: dict[str, _Line] = {}
         self._looks = 0
+        self._exhausted: set[Want] = set()
         self._left_out = False
         self.left_to_others = 0
         """Tasks that another replica is about to assign."""
@@ -251,7 +252,19 @@ class _Pass:
                 planned.append(one)
                 turns.append(submitter)
                 self._view.work.tasks.waiting.served(submitter)
+            elif self._is_all_exhausted():
+                turns.clear()
+                for name, line in self._lines.items():
+                    self._remember(name, line)
         return planned
+
+    def _is_all_exhausted(self) -> bool:
+        """Whether nobody has room for anything that is wanted: no further submitter need be asked.
+
+        There may be as many submitters as tasks, but wants are few.
+        """
+        wanted = self._view.work.tasks.waiting.by_want
+        return len(self._exhausted) >= len(wanted) and self._exhausted.issuperset(wanted)
 
     def _turn(self, submitter: str) -> _Planned | None:
         """Plan the first task of a submitter that somebody can take; None: there is none left."""
@@ -266,6 +279,7 @@ class _Pass:
                 continue
             if self._placement.is_exhausted(want):
                 waiting.put_off(submitter, want)
+                self._exhausted.add(want)
                 continue
             task = group.ready.get(order[1])
             if task is None or task.task_id in self._known.reservations:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from time import perf_counter
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -144,6 +145,27 @@ async def test_submitters_take_turns_when_slots_free_one_by_one(fleet):
         served.append((await fleet.task(task_id)).spec.submitter)
         await fleet.complete(await fleet.accept(task_id))
     assert Counter(served) == {"greedy": 5, "modest": 5}
+
+
+async def test_a_full_fleet_is_not_offered_to_every_submitter(fleet):
+    class Groups(dict[str, Any]):
+        """Remembers whose groups were asked for."""
+
+        asked: ClassVar[list[str]] = []
+
+        def get(self, submitter: str, default: Any = None) -> Any:
+            self.asked.append(submitter)
+            return super().get(submitter, default)
+
+    await fleet.add_agent("worker", "w", max_concurrency=1)
+    lease = await fleet.running()
+    for number in range(100):
+        await fleet.submit(submitter=f"user-{number}")
+    await fleet.complete(lease)
+    waiting = fleet.one.view.work.tasks.waiting
+    waiting.by_submitter = Groups(waiting.by_submitter)
+    assert await fleet.one.assigner.assign(NS) == 1
+    assert set(Groups.asked) <= {"user-0", "user-1", "user-2"}
 
 
 async def test_each_submitter_keeps_the_order_of_submission(fleet):
