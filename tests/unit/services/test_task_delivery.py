@@ -8,10 +8,12 @@ import pytest
 
 from controlplane.domain.errors import InstanceFenced, InstanceNotFound, StoreUnavailable
 from controlplane.domain.tasks import TaskReason
+from controlplane.services.ids import TimeSortedIds
 from controlplane.services.ports import Position
 from controlplane.services.task_delivery import Assignment, Revocation, TaskDelivery
 from tests.fakes.eventually import eventually
 from tests.fakes.faulty_store import FaultyLedger
+from tests.fakes.task_plane import CountingLedger
 from tests.fakes.work_fleet import ADA, AGENT, NS, WorkFleet
 
 SOON_SECONDS = 5.0
@@ -277,6 +279,24 @@ async def test_records_are_removed_once_the_store_answers_again(fleet):
     with pytest.raises(StoreUnavailable):
         await delivery.remove_left()
     assert await delivery.remove_left() == 1
+
+
+async def test_a_fleet_that_goes_away_at_once_costs_two_round_trips(fleet):
+    ledger = CountingLedger(fleet.one.visible)
+    delivery = TaskDelivery(ledger, fleet.one.read_model, fleet.one.data, TimeSortedIds())
+    names = [f"w{number}" for number in range(20)]
+    for name in names:
+        await fleet.join(name, "worker", stream=False)
+    clients = [Client(fleet, delivery, name) for name in (*names, names[0])]
+    for client in clients:
+        assert isinstance(await client.anything(), Position)
+    await clients[0].ended()
+    for client in clients[1:]:
+        await client.disconnect()
+    ledger.calls.clear()
+    assert await delivery.remove_left() == 20
+    assert ledger.calls == ["read", "commit_many"]
+    assert fleet.one.view.work.task_streams == {}
 
 
 async def test_silence_is_answered_with_a_position(fleet, connect):
