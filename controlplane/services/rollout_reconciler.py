@@ -20,7 +20,7 @@ from controlplane.services.activation import (
 from controlplane.services.families import commit_each
 from controlplane.services.ports import Clock, Committed, ConditionFailed, Ledger, Transaction
 from controlplane.services.read_model import AgentEntry, NamespaceView, ReadModel
-from controlplane.services.rollout_sight import is_counted, observe
+from controlplane.services.rollout_sight import PinnedWork, is_counted, observe
 from controlplane.services.rollout_steps import (
     counters_of,
     transition_audit,
@@ -89,10 +89,11 @@ class RolloutReconciler:
         # What was read is at least as old as what is decided on it: the view must be the newest.
         view = self._read_model.view(namespace)
         silence = self._mass_silence(namespace)
+        pinned = PinnedWork(view)
         due: list[_Due] = []
         for rollout, counts in zip(rollouts, counted, strict=True):
             if view.work.rollouts.get(rollout.rollout_id) is rollout:
-                one = self._due(view, rollout, counts, silence=silence)
+                one = self._due(view, rollout, counts, pinned, silence=silence)
                 if one is not None:
                     due.append(one)
         made = 0
@@ -121,9 +122,17 @@ class RolloutReconciler:
         return counted
 
     def _due(
-        self, view: NamespaceView, rollout: Rollout, counts: Sequence[int], *, silence: bool
+        self,
+        view: NamespaceView,
+        rollout: Rollout,
+        counts: Sequence[int],
+        pinned: PinnedWork,
+        *,
+        silence: bool,
     ) -> _Due | None:
-        seen, verdict = observe(view, rollout, counts, self._ask, mass_silence=silence)
+        seen, verdict = observe(
+            view, rollout, counts, self._ask, mass_silence=silence, pinned=pinned
+        )
         now_ms = self._clock.store_ms()
         transition = next_transition(rollout, seen, now_ms)
         if transition is None:

@@ -18,7 +18,6 @@ from controlplane.domain.rollouts.model import (
     Rollout,
 )
 from controlplane.domain.rollouts.observed import Approval, Observed, Version
-from controlplane.domain.routes import pin_key
 from controlplane.services.activation import ActivationVerdict
 from controlplane.services.drain_targets import under_way
 from controlplane.services.read_model import AgentEntry, LiveInstance, NamespaceView
@@ -51,6 +50,7 @@ def observe(
     ask: Ask,
     *,
     mass_silence: bool,
+    pinned: "PinnedWork",
 ) -> tuple[Observed, ActivationVerdict | None]:
     """Return what is seen of a rollout, and what was said about the activation if it was asked.
 
@@ -64,15 +64,15 @@ def observe(
         case Phase.PENDING:
             verdict = _verdict(view, rollout, seen, new, ask)
             seen = replace(seen, emergency=_was_stopped_since(view, rollout, seen))
-            return _with_verdict(
-                _ready_to_enter(view, rollout, seen, new, old), new, verdict
-            ), verdict
+            if seen.canary is not None and seen.canary.fresh:
+                seen = _ready_to_enter(view, rollout, seen, new, old)
+            return _with_verdict(seen, new, verdict), verdict
         case Phase.PROGRESSING if (
             rollout.entering or rollout.step_passed or rollout.promote_requested
         ):
             seen = _ready_to_enter(view, rollout, seen, new, old)
         case Phase.ABORTING if not rollout.evicting:
-            seen = replace(seen, pinned_work=_has_pinned_work(view, rollout))
+            seen = replace(seen, pinned_work=pinned.holds(rollout.to_agent_id))
         case Phase.DRAINING_OLD:
             seen = replace(seen, drain=_drain_of(view, old))
         case Phase.DRAINING_NEW:
@@ -80,6 +80,27 @@ def observe(
         case _:
             pass
     return seen, None
+
+
+class PinnedWork:
+    """Which versions have sessions pinned to them with a task that has not ended.
+
+    Belongs to one look: found out at the first question, for all rollouts that ask.
+    """
+
+    __slots__ = ("_holders", "_view")
+
+    def __init__(self, view: NamespaceView) -> None:
+        self._view = view
+        self._holders: frozenset[str] | None = None
+
+    def holds(self, agent_id: str) -> bool:
+        """Return whether a version has such sessions."""
+        if self._holders is None:
+            busy = self._view.work.tasks.by_session
+            pins = self._view.work.pins.values()
+            self._holders = frozenset(pin.agent_id for pin in pins if pin.session_id in busy)
+        return agent_id in self._holders
 
 
 def version_of(entry: AgentEntry | None) -> Version | None:
@@ -279,16 +300,6 @@ def _sum(marks: Iterable[BeatMark]) -> Counts:
         completed += mark.completed - mark.completed_at_entry
         failed += mark.failed - mark.failed_at_entry
     return Counts(total=completed + failed, failed=failed) if completed or failed else NO_COUNTS
-
-
-def _has_pinned_work(view: NamespaceView, rollout: Rollout) -> bool:
-    """Whether a session that is pinned to the new version has a task that has not ended."""
-    pins = view.work.pins
-    return any(
-        pin is not None and pin.agent_id == rollout.to_agent_id
-        for session_id in view.work.tasks.by_session
-        if (pin := pins.get(pin_key(rollout.name, session_id))) is not None
-    )
 
 
 def _drain_of(view: NamespaceView, entry: AgentEntry | None) -> DrainPhase | None:

@@ -4,27 +4,24 @@ import asyncio
 
 from controlplane.services.drain_progress import DRAINS_AT_ONCE, DrainProgress
 from controlplane.services.ports import Collection, Committed, Delete, Transaction
-from tests.fakes.fleet import NAMESPACE
+from tests.fakes.fleet import NAMESPACE, Replica
 from tests.fakes.lifecycle_plane import FollowingLedger, LifecyclePlane
 
 
-class GatheringLedger:
+class GatheringLedger(FollowingLedger):
     """A ledger that notes how many commits were under way at the same time."""
 
-    def __init__(self, inner: FollowingLedger) -> None:
-        self._inner = inner
+    def __init__(self, replica: Replica) -> None:
+        super().__init__(replica)
         self._now = 0
         self.most = 0
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inner, name)
 
     async def commit(self, transaction: Transaction) -> Committed:
         self._now += 1
         self.most = max(self.most, self._now)
         await asyncio.sleep(0)
         try:
-            return await self._inner.commit(transaction)
+            return await super().commit(transaction)
         finally:
             self._now -= 1
 
@@ -35,7 +32,7 @@ async def test_many_drains_are_carried_on_side_by_side():
     await plane.active("a", *names)
     for name in names:
         await plane.ops.drain("", name)
-    ledger = GatheringLedger(FollowingLedger(plane.replica))
+    ledger = GatheringLedger(plane.replica)
     progress = DrainProgress(ledger, plane.replica.read_model, plane.clock, plane.ops.handed)
     for name in names:
         await plane.commit(Delete(Collection.INSTANCES, name))

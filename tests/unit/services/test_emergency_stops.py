@@ -1,6 +1,7 @@
 """Emergency stops: agents, their tasks, and who has said that it stopped."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ async def test_what_could_come_back_by_itself_is_stopped_as_well(plane):
 
 async def test_the_selector_and_the_reason_are_required(plane):
     await plane.replica.follow()
-    wrong = [
+    wrong: list[dict[str, Any]] = [
         {},
         {"everything": True, "names": ("a",)},
         {"everything": True, "reason": ""},
