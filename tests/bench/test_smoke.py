@@ -8,7 +8,7 @@ from tests.bench.__main__ import main
 
 
 @pytest.mark.bench
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_every_workload_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
