@@ -7,7 +7,7 @@ comes second finds nothing left.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Final
 
 from controlplane.domain.errors import StoreUnavailable
@@ -80,9 +80,10 @@ class TaskUpkeep:
             removed += await self._remove_old_tasks(view)
         if now >= known.scan_at:
             known.scan_at = now + self._soon(SCAN_SECONDS)
-            known.scan = iter(
-                [(Collection.SESSION_PINS, key) for key in view.work.pins]
-                + [(Collection.TASK_STREAMS, key) for key in view.work.task_streams]
+            # Only the keys are copied at once: there may be a million pins.
+            known.scan = chain(
+                zip(repeat(Collection.SESSION_PINS), tuple(view.work.pins)),
+                zip(repeat(Collection.TASK_STREAMS), tuple(view.work.task_streams)),
             )
         removed += await self._scan(view, list(islice(known.scan, SCANNED_AT_ONCE)))
         return removed

@@ -123,16 +123,23 @@ class TaskDispatcher:
         while True:
             namespaces = tuple(self._read_model.views())
             self._subscribe(news, namespaces)
+            for namespace in namespaces:
+                await self._sweep(namespace)
             try:
-                for namespace in namespaces:
-                    if await self._recovery.sweep(namespace):
-                        self._look_within(namespace, self._random.uniform(*SEEN_SECONDS))
-                    if len(self._read_model.view(namespace).work.tasks.waiting):
-                        self._look_within(namespace, IDLE_SECONDS)
                 await self._delivery.remove_left()
             except (StoreUnavailable, NotReady) as failure:
-                self._note_failure("recovery", failure)
+                self._note_failure("removal of streams", failure)
             await self._clock.sleep(TICK_SECONDS)
+
+    async def _sweep(self, namespace: str) -> None:
+        """Sweep one namespace; one that fails does not hold up the others."""
+        try:
+            if await self._recovery.sweep(namespace):
+                self._look_within(namespace, self._random.uniform(*SEEN_SECONDS))
+            if len(self._read_model.view(namespace).work.tasks.waiting):
+                self._look_within(namespace, IDLE_SECONDS)
+        except (StoreUnavailable, NotReady) as failure:
+            self._note_failure("recovery", failure)
 
     def _subscribe(self, news: Subscription, namespaces: Iterable[str]) -> None:
         for namespace in namespaces:
