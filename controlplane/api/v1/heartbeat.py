@@ -17,7 +17,7 @@ from controlplane.api.v1.heartbeat_replies import HeartbeatReplies
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.identity import namespace_of
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.services.beats import BeatIntake, BeatOutcome
+from controlplane.services.beats import BeatIntake, BeatOutcome, Unusual
 from controlplane.services.commands import Board, Commands, Owed
 from controlplane.services.liveness import Liveness
 from controlplane.services.read_model import NamespaceView, ReadModel
@@ -155,6 +155,7 @@ class _Session:
             if unusual:
                 outcomes = await self._server.liveness.settle(self._namespace, unusual)
                 view = view_of(self._namespace)
+                replies.joined |= self._newcomers(view, unusual)
             owed: Sequence[Owed] = ()
             if commands is not None:
                 board = commands.board(view)
@@ -170,6 +171,11 @@ class _Session:
                 await self._push(self.writer)
             request = await self._read()
         await self._pushed()
+
+    def _newcomers(self, view: NamespaceView, unusual: Iterable[Unusual]) -> set[str]:
+        """Return who comes to life on a stream that may be old: to be reached at once as well."""
+        names = {one.beat.instance_id for one in unusual}
+        return {name for name in names - self._members if name in view.instances}
 
     async def _obeyed(
         self, view: NamespaceView, beats: Iterable[pb.Beat], board: Board

@@ -66,7 +66,8 @@ class HeartbeatReplies:
         self.urgent = False
         """Somebody waits for what instances of this stream say next."""
         self.joined: set[str] = set()
-        """Instances seen while the grants were observed, until the stream takes note of them."""
+        """Instances seen while the grants were observed, or that came to life, until the stream
+        takes note of them."""
 
     def to(
         self,

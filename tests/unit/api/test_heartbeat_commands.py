@@ -120,6 +120,19 @@ async def test_a_drain_is_pushed_and_repeated_in_answers(edge):
     assert answer.next_interval.ToMilliseconds() == 1_000
 
 
+async def test_an_instance_that_joins_an_old_stream_is_told_at_once_as_well(edge):
+    generations = await edge.plane.active("a", "i")
+    call = edge.open()
+    for batch in (1, 2):
+        await exchange(call, message(batch, generations))
+    late = await edge.plane.register("b", "k")
+    await edge.plane.replica.follow()
+    await exchange(call, message(3, generations | late))
+    await edge.plane.replica.follow()
+    await edge.ops.stop(names=("b",))
+    assert told(await read(call)) == {"k": KIND.KIND_STOP}
+
+
 async def test_work_comes_again_with_the_ordinary_pace(edge):
     generations = await edge.plane.active("a", "i")
     call = edge.open()
