@@ -30,7 +30,7 @@ class HeartbeatOnly(pb_grpc.RegistryServiceServicer):
     def __init__(self, heartbeat: HeartbeatStream) -> None:
         self._heartbeat = heartbeat
 
-    async def Heartbeat(self, requests: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
+    async def Heartbeat(self, requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802 - writes by itself; gRPC's name
         await self._heartbeat.run(requests, context)
 
 
