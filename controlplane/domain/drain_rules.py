@@ -11,7 +11,7 @@ from typing import Final
 
 from controlplane.domain.drains import Drain, DrainPhase
 from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.tasks import DrainAction, Task
+from controlplane.domain.tasks import DrainAction, Task, TaskState
 
 MIN_DEADLINE_MS: Final = 1_000
 """Shortest time that work in flight may be given: two beats of a draining instance need it."""
@@ -96,6 +96,8 @@ def action_now(drain: Drain, task: Task, now_ms: int) -> DrainAction | None:
     """
     if now_ms < drain.deadline_at_ms:
         return None
+    if task.state is not TaskState.RUNNING:
+        return DrainAction.REQUEUE  # What has not begun may begin elsewhere, whatever its class.
     if task.spec.on_drain is not DrainAction.EXTEND:
         return task.spec.on_drain
     if now_ms < drain.deadline_at_ms + MAX_EXTENSION_MS:

@@ -207,7 +207,14 @@ class LifecyclePlane(Fleet):
         await self.commit(Put(Collection.CONFIG_LAYERS, scope.key, layer))
         await self.replica.follow()
 
-    async def hold(self, agent_id: str, instance_id: str, *task_ids: str, **spec: Any) -> None:
+    async def hold(
+        self,
+        agent_id: str,
+        instance_id: str,
+        *task_ids: str,
+        state: TaskState = TaskState.RUNNING,
+        **spec: Any,
+    ) -> None:
         """Give an instance leases of tasks."""
         instance = await self.instance(instance_id)
         assert instance is not None
@@ -215,8 +222,8 @@ class LifecyclePlane(Fleet):
             task = Task(
                 task_id=task_id,
                 spec=TaskSpec(capabilities=("x",), **spec),
-                state=TaskState.RUNNING,
-                attempts=1,
+                state=state,
+                attempts=1 if state is TaskState.RUNNING else 0,
                 epoch=1,
                 agent_id=agent_id,
                 instance_id=instance_id,

@@ -97,6 +97,17 @@ async def test_a_drain_waits_for_leases_and_for_other_work(plane):
     assert (report.safe_to_stop, report.drain.completed) == (True, 2)
 
 
+async def test_at_the_deadline_a_task_that_has_not_begun_goes_elsewhere_whatever_its_class(plane):
+    generations = await plane.active("a", "i")
+    for action in DrainAction:
+        await plane.hold("a", "i", action, state=TaskState.ASSIGNED, on_drain=action)
+    await plane.ops.drain(deadline_ms=5_000)
+    await quiet(plane, FakeBeat("i", generations["i"], in_flight=0), seconds=6)
+    for action in DrainAction:
+        task = await plane.task(action)
+        assert (task.state, task.reason) == (TaskState.PENDING, TaskReason.DRAINED)
+
+
 async def test_the_deadline_lets_the_class_of_each_task_decide(plane):
     generations = await plane.active("a", "i")
     for name, action in [("r", "REQUEUE"), ("f", "FAIL"), ("e", "EXTEND")]:
