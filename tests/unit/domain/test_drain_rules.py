@@ -15,7 +15,7 @@ from controlplane.domain.drain_rules import (
 )
 from controlplane.domain.drains import Drain, DrainPhase
 from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.tasks import DrainAction, Task, TaskSpec
+from controlplane.domain.tasks import DrainAction, Task, TaskSpec, TaskState
 
 T = 1_000_000
 DRAIN = Drain(agent_id="a", started_at_ms=T, deadline_at_ms=T + 10_000, held_at_start=3)
@@ -61,7 +61,7 @@ def test_nobody_who_beats_is_nobody_to_wait_for():
 
 def test_the_class_of_a_task_decides_at_the_deadline():
     def task(action: DrainAction) -> Task:
-        return Task(task_id="t", spec=TaskSpec(on_drain=action))
+        return Task(task_id="t", state=TaskState.RUNNING, spec=TaskSpec(on_drain=action))
 
     for action in DrainAction:
         assert action_now(DRAIN, task(action), T + 9_999) is None
