@@ -5,14 +5,15 @@ must be told.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from controlplane.domain.agents import AgentSpec, AgentStatus
+from controlplane.domain.agents import AgentSpec, AgentStatus, InstanceState
 from controlplane.domain.drains import DrainPhase, DrainThen
 from controlplane.domain.errors import (
     DomainError,
@@ -89,6 +90,15 @@ class AgentsMachine(RuleBasedStateMachine):
     def agent_ids(self) -> list[str]:
         return sorted(self.model.agents)
 
+    @contextlib.contextmanager
+    def old_news(self, at: int) -> Iterator[None]:
+        """Let a replica hear of everything until now, and of nothing for a while."""
+        self.run(self.world.check())
+        replica = self.world.replicas[at]
+        before, replica.lagging = replica.lagging, 1
+        yield
+        replica.lagging = before
+
     def lagging(self) -> set[int]:
         return {at for at, replica in enumerate(self.world.replicas) if replica.lagging}
 
@@ -164,7 +174,13 @@ class AgentsMachine(RuleBasedStateMachine):
     def silence(self, at: int, number: int) -> None:
         instance_id = pick(sorted(self.model.instances), number)
         if instance_id is not None:
+            before = self.model.instances[instance_id].state
+            shaken = self.world.replicas[at].is_shaken
             self.ask(at, lambda r: r.expire(instance_id))
+            after = self.model.instances.get(instance_id)
+            if before is InstanceState.FRESH and not shaken:
+                assert after is not None
+                assert after.state is InstanceState.SILENT
 
     @rule(at=replicas, number=nth, stays=st.booleans())
     def open_stream(self, at: int, number: int, *, stays: bool) -> None:

@@ -224,10 +224,11 @@ class WorkReplica:
         await self._flusher.merge()
 
     async def expire(self, instance_id: str) -> None:
-        """Let the deadline of an instance pass, and look."""
-        key = keys_of(self.namespace).deadlines
+        """Let the deadline of an instance pass, and look, as somebody did a moment ago."""
+        keys = keys_of(self.namespace)
         client: Any = self._store.connection.writes  # redis-py types replies as every shape at once
-        await client.zadd(key, {instance_id: 1}, xx=True)
+        await client.zadd(keys.deadlines, {instance_id: 1}, xx=True)
+        await client.hset(keys.swept, mapping={"at": round(time.time() * 1000), "until": 0})
         await self._expiry.sweep(self.namespace)
 
     async def open_stream(self, instance_id: str, generation: int) -> Any:
@@ -258,11 +259,13 @@ class WorkReplica:
 
 
 class PresentClock(LearningFakeClock):
-    """A fake clock that starts now, because the store of these tests has no fake one."""
+    """The real time and what a test has added to it: the store of these tests has no fake clock."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._start_ms = round(time.time() * 1000)
+    def monotonic(self) -> float:
+        return time.monotonic() + self._seconds
+
+    def store_ms(self) -> int:
+        return round((time.time() + self._seconds) * 1000)
 
 
 class WorkWorld:

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from controlplane.domain.agents import Instance
 from controlplane.domain.errors import DomainError, InvalidTransition, LeaseFenced, TaskNotFound
 from controlplane.domain.task_rules import Lease
 from controlplane.domain.tasks import DrainAction, Task, TaskSpec, TaskState
@@ -19,6 +20,13 @@ from tests.fakes.work_replicas import ADA, WorkReplica
 
 ends_of_leases = st.sampled_from(("complete", "complete", "fail", "release"))
 words = st.sampled_from(("accept", "accept", "progress", "complete", "complete", "fail", "release"))
+
+
+TAKEN_IN_SECONDS = 0.3
+"""Longer than a new task is left to the replica that took it in."""
+
+FATES = ("silence", "replace", "drain one", "leave", "stop", "drain")
+"""What may become of an instance, or of its agent, while another replica does not hear of it."""
 
 
 class TasksMachine(AgentsMachine):
@@ -141,23 +149,23 @@ class TasksMachine(AgentsMachine):
             beat = FakeBeat(instance_id, self.generation(instance_id))
             self.ask(at, partial(WorkReplica.beat, beat=beat))
 
-    @rule(count=st.integers(3, 6), lagging=st.booleans())
+    @rule(count=st.integers(3, 8), lagging=st.booleans())
     def crowd(self, count: int, *, lagging: bool) -> None:
         """Let both replicas assign more than there is room for, at once or on old news."""
-        for _ in range(count):
-            self.ask(0, partial(submit, spec=TaskSpec(agent_name="alpha")))
-        self.run(self.world.check())
+        for number in range(count):
+            # Each replica begins with those that it took in itself.
+            self.ask(number % 2, partial(submit, spec=TaskSpec(agent_name="alpha")))
         if lagging:
-            self.world.replicas[1].lagging = 1
-            self.assign(0)
-            self.assign(1)
+            with self.old_news(1):
+                self.assign(0)
+                self.assign(1)
         else:
             self.run(race([one.assigner.assign(one.namespace) for one in self.world.replicas]))
 
     @rule(
         at=replicas,
         number=nth,
-        what=st.sampled_from(("drain", "drain one", "stop", "silence", "leave", "replace")),
+        what=st.sampled_from(FATES),
     )
     def assign_on_old_news(self, at: int, number: int, what: str) -> None:
         """Let a replica assign that does not know yet what became of an instance."""
@@ -167,25 +175,29 @@ class TasksMachine(AgentsMachine):
         name = self.model.agents[instance.agent_id].spec.name
         for _ in range(3):
             self.ask(1 - at, partial(submit, spec=TaskSpec(agent_name=name)))
-        self.run(self.world.check())
-        self.world.replicas[at].lagging = 1
+        self.world.clock.shift(TAKEN_IN_SECONDS)
+        with self.old_news(at):
+            self.let_fate(1 - at, what, instance)
+            self.assign(at)
+
+    def let_fate(self, at: int, what: str, instance: Instance) -> None:
+        """Let something happen to an instance, or to its agent."""
         agent_id, instance_id = instance.agent_id, instance.instance_id
         match what:
             case "drain":
-                self.ask(1 - at, partial(drain, agent_id=agent_id))
+                self.ask(at, partial(drain, agent_id=agent_id))
             case "drain one":
-                self.ask(1 - at, partial(drain, instance_id=instance_id))
+                self.ask(at, partial(drain, instance_id=instance_id))
             case "stop":
-                self.ask(1 - at, partial(deactivate, agent_id=agent_id, drain_ms=None))
+                self.ask(at, partial(deactivate, agent_id=agent_id, drain_ms=None))
             case "silence":
-                self.ask(1 - at, lambda r: r.expire(instance_id))
+                self.ask(at, lambda r: r.expire(instance_id))
             case "leave":
                 farewell = FakeBeat(instance_id, instance.generation, goodbye=True)
-                self.ask(1 - at, partial(WorkReplica.beat, beat=farewell))
+                self.ask(at, partial(WorkReplica.beat, beat=farewell))
             case _:
-                version = self.model.agents[agent_id].spec.version
-                self.arrive(1 - at, name, version, int(instance_id[-1]))
-        self.assign(at)
+                spec = self.model.agents[agent_id].spec
+                self.arrive(at, spec.name, spec.version, int(instance_id[-1]))
 
 
 def _names(lease: Lease, task: Task) -> bool:

@@ -11,7 +11,7 @@ examples are then chosen at random.
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ from tests.fakes.work_machine import (
     versions,
 )
 from tests.fakes.work_replicas import ADA, WorkReplica, real_store
-from tests.fakes.work_task_machine import TasksMachine, race, submit
+from tests.fakes.work_task_machine import FATES, TasksMachine, race, submit
 
 EXAMPLES = int(os.environ.get("FLEETPLANE_TEST_MODEL_EXAMPLES", "0"))
 STEPS = int(os.environ.get("FLEETPLANE_TEST_MODEL_STEPS", "40"))
@@ -58,17 +58,40 @@ BRIEF = Plan(
 )
 
 
+SCENES = ("rollout", "work", "crowd", "old news", "beginning")
+
+
 class WorkMachine(TasksMachine):
     """Routes, rollouts, time, and a store that fails."""
 
-    @initialize(scene=st.sampled_from(("rollout", "work", "beginning")), steps=st.integers(0, 5))
+    @initialize(
+        scene=st.sampled_from(SCENES),
+        steps=st.integers(0, 5),
+    )
     def set_the_scene(self, scene: str, steps: int) -> None:
+        """Begin where much can go wrong: random steps alone rarely come so far."""
         for name, number in (("alpha", 0), ("alpha", 1), ("beta", 0)):
             self.arrive(0, name, "1.0.0", number)
-        if scene == "rollout":
-            self.start_rollout(1, "alpha", 1, "2.0.0", supersede=False)
-        if scene != "beginning":
-            self.roll_on(0, steps, 6.0)
+        match scene:
+            case "rollout":
+                self.start_rollout(1, "alpha", 1, "2.0.0", supersede=False)
+                self.roll_on(0, steps, 6.0)
+            case "work":
+                self.roll_on(0, steps, 6.0)
+            case "crowd":
+                self.crowd(8, lagging=steps % 2 == 0)
+                self.work(0, 4, 2, "release")
+                self.say(0, "complete", steps, stale=True)
+            case "old news":
+                for what in FATES:
+                    self.arrive(0, "alpha", "1.0.0", 0)
+                    self.arrive(1, "alpha", "1.0.0", 1)
+                    self.bring_back(0, 0)
+                    for _ in range(2):
+                        self.work(1, 8, 8, "complete")  # Slots are free again.
+                    self.assign_on_old_news(steps % 2, steps, what)
+            case _:
+                pass
 
     # -- routes and rollouts ---------------------------------------------------------------------
 
@@ -250,25 +273,43 @@ async def _command(replica: WorkReplica, verb: str, rollout_id: str) -> Any:
     return await command(replica.namespace, rollout_id, reason="", caller=ADA)
 
 
-@pytest.mark.timeout(60 if not EXAMPLES else 7_200)
-def test_whatever_happens_in_whatever_order_the_contract_holds():
-    hunting = EXAMPLES > 0
+@contextlib.contextmanager
+def open_store() -> Iterator[None]:
+    """Give the machines of a test a store, and the loop that it belongs to."""
     with asyncio.Runner() as runner:
         opened = contextlib.AsyncExitStack()
         try:
             WorkMachine.runner = runner
             WorkMachine.store = runner.run(opened.enter_async_context(real_store()))
-            run_state_machine_as_test(
-                WorkMachine,
-                settings=settings(
-                    max_examples=EXAMPLES or 25,
-                    stateful_step_count=STEPS,
-                    derandomize=not hunting,
-                    database=None,
-                    deadline=None,
-                    print_blob=False,
-                    suppress_health_check=list(HealthCheck),
-                ),
-            )
+            yield
         finally:
             runner.run(opened.aclose())
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_scene_that_a_run_begins_with_comes_to_rest(scene):
+    """What random steps may or may not come to: each of these happens in every build."""
+    with open_store():
+        for steps in range(6):
+            machine = WorkMachine()
+            machine.set_the_scene(scene, steps)
+            machine.everybody_says_the_same()
+            machine.come_to_rest()
+
+
+@pytest.mark.timeout(60 if not EXAMPLES else 7_200)
+def test_whatever_happens_in_whatever_order_the_contract_holds():
+    hunting = EXAMPLES > 0
+    with open_store():
+        run_state_machine_as_test(
+            WorkMachine,
+            settings=settings(
+                max_examples=EXAMPLES or 25,
+                stateful_step_count=STEPS,
+                derandomize=not hunting,
+                database=None,
+                deadline=None,
+                print_blob=False,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
