@@ -127,7 +127,7 @@ class _Builder:
         )
         self._ports = ports
         self._clock = ports.clock
-        self._liveness_settings = _liveness(settings)
+        self._liveness_settings = liveness_settings(settings)
         self._hub = Hub()
         self._read_model = ReadModel(self._hub, default_effect=Effect(settings.policy_default))
         self._visible = VisibleLedger(ports.ledger, self._read_model, ports.feed.hint)
@@ -302,7 +302,8 @@ class _Builder:
         return RolloutService(rollouts, self._tokens, self._keeper)
 
 
-def _liveness(settings: Settings) -> LivenessSettings:
+def liveness_settings(settings: Settings) -> LivenessSettings:
+    """Return how silence is judged by these settings."""
     return LivenessSettings(
         interval_ms=_ms(settings.heartbeat_interval_seconds),
         degraded_after_ms=_ms(settings.degraded_after_seconds),

@@ -1,7 +1,7 @@
 """What rollouts must refuse; see `bad_requests.py`."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
@@ -120,7 +120,7 @@ def _others() -> Iterator[Row]:
         ("WatchRollout", pb.WatchRolloutRequest),
     ):
 
-        def asking(_request: Callable[..., Message] = asked, **fields: Any) -> Make:
+        def asking(*, _request: Callable[..., Message] = asked, **fields: Any) -> Make:
             return lambda w: _request(namespace=w.namespace, **fields)
 
         yield wrong(method, "neither id nor name", "rollout_id", asking())
@@ -130,7 +130,7 @@ def _others() -> Iterator[Row]:
                 f"an unknown {named}",
                 "NOT_FOUND",
                 "ROLLOUT_NOT_FOUND",
-                asking(**{named: NOWHERE}),
+                asking(**cast("Any", {named: NOWHERE})),
                 **{named: NOWHERE},
             )
     yield wrong(

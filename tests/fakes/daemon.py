@@ -180,11 +180,11 @@ def is_running(pid: int) -> bool:
 
 @contextlib.contextmanager
 def running_daemon(
-    *, store: str = "embedded", failpoint: str = "", **settings: Setting
+    *, store: Setting = "embedded", failpoint: Setting = "", **settings: Setting
 ) -> Iterator[Daemon]:
     """Run a daemon on a free loopback port; see `Daemon` for the settings."""
     with short_directory() as directory:
-        daemon = Daemon(directory, store=store, settings=settings, failpoint=failpoint)
+        daemon = Daemon(directory, store=str(store), settings=settings, failpoint=str(failpoint))
         try:
             daemon.start()
             yield daemon

@@ -101,19 +101,34 @@ class Operations:
         self.stops = EmergencyStops(ledger, model, self.handed, TimeSortedIds(), clock)
 
     async def activate(self, agent_id: str = "a", **options: Any) -> Agent:
-        asked = {"reason": "", "expected_revision": 0, "confirm_pending": False, "request": None}
+        asked: dict[str, Any] = {
+            "reason": "",
+            "expected_revision": 0,
+            "confirm_pending": False,
+            "request": None,
+        }
         return await self.lifecycle.activate(
             NAMESPACE, agent_id, caller=CALLER, **(asked | options)
         )
 
     async def deactivate(self, agent_id: str = "a", **options: Any) -> Any:
-        asked = {"reason": "night", "drain_ms": None, "expected_revision": 0, "request": None}
+        asked: dict[str, Any] = {
+            "reason": "night",
+            "drain_ms": None,
+            "expected_revision": 0,
+            "request": None,
+        }
         return await self.lifecycle.deactivate(
             NAMESPACE, agent_id, caller=CALLER, **(asked | options)
         )
 
     async def decommission(self, agent_id: str = "a", **options: Any) -> tuple[Agent, int]:
-        asked = {"reason": "old", "force": False, "expected_revision": 0, "request": None}
+        asked: dict[str, Any] = {
+            "reason": "old",
+            "force": False,
+            "expected_revision": 0,
+            "request": None,
+        }
         return await self.lifecycle.decommission(
             NAMESPACE, agent_id, caller=CALLER, **(asked | options)
         )

@@ -19,7 +19,6 @@ from fleetplane import (
     AnalysisKind,
     FleetClient,
     RolloutAnalysis,
-    RolloutPhase,
     RolloutPlan,
     RolloutStep,
     TaskState,
@@ -150,7 +149,7 @@ async def test_a_healthy_version_takes_over_and_no_task_is_lost_or_run_twice() -
     # One attempt each: whatever a version left undone would show as a failure.
     async with update(old_fails=0.0, new_fails=0.0, attempts=1) as here:
         rollout = await here.roll_out()
-        assert rollout.phase == RolloutPhase.SUCCEEDED, rollout.message
+        assert rollout.phase == rollout_pb.ROLLOUT_PHASE_SUCCEEDED, rollout.message
         old = await here.client.get_agent(rollout.from_agent_id)
         assert old.status_reason
         states = await here.check_that_nothing_was_lost()
@@ -162,7 +161,7 @@ async def test_a_healthy_version_takes_over_and_no_task_is_lost_or_run_twice() -
 async def test_a_version_that_fails_ten_percent_against_two_is_rolled_back_by_itself() -> None:
     async with update(old_fails=0.02, new_fails=0.10, attempts=10) as here:
         rollout = await here.roll_out()
-        assert rollout.phase == RolloutPhase.ROLLED_BACK, rollout.message
+        assert rollout.phase == rollout_pb.ROLLOUT_PHASE_ROLLED_BACK, rollout.message
         assert rollout.canary.failed / rollout.canary.total > 0.05
         route = await here.client.get_route("worker")
         assert [(share.version, share.weight_bp) for share in route.shares if share.weight_bp] == [
@@ -174,5 +173,5 @@ async def test_a_version_that_fails_ten_percent_against_two_is_rolled_back_by_it
 async def test_a_version_that_fails_as_rarely_as_the_old_one_is_promoted() -> None:
     async with update(old_fails=0.02, new_fails=0.02, attempts=10) as here:
         rollout = await here.roll_out()
-        assert rollout.phase == RolloutPhase.SUCCEEDED, rollout.message
+        assert rollout.phase == rollout_pb.ROLLOUT_PHASE_SUCCEEDED, rollout.message
         await here.check_that_nothing_was_lost()

@@ -9,10 +9,10 @@ import contextlib
 import itertools
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
@@ -23,7 +23,6 @@ from fleetplane import (
     FleetClient,
     FleetError,
     RolloutAnalysis,
-    RolloutPhase,
     RolloutPlan,
     RolloutStep,
     TaskContext,
@@ -95,11 +94,11 @@ class History:
     def last(self) -> pb.Rollout:
         return self.seen[-1]
 
-    def moments(self, name: str) -> dict[int, set[float]]:
+    def moments(self, name: Literal["step_entered_at", "traffic_since"]) -> dict[int, set[float]]:
         """Return step -> every moment that a field said while it was observed, in seconds."""
         found: dict[int, set[float]] = {}
         for one in self.seen:
-            if one.phase == RolloutPhase.PROGRESSING and one.HasField(name):
+            if one.phase == pb.ROLLOUT_PHASE_PROGRESSING and one.HasField(name):
                 moment = getattr(one, name).ToMilliseconds() / 1000
                 found.setdefault(one.step_index, set()).add(moment)
         return found
@@ -125,7 +124,7 @@ async def crew(target: str, fail_share: float) -> AsyncIterator[None]:
                 await traffic
 
 
-def _handler(version: str, share: float):  # type: ignore[no-untyped-def]  # the SDK types it
+def _handler(version: str, share: float) -> Callable[[TaskContext], Awaitable[bytes]]:
     async def work(task: TaskContext) -> bytes:
         await asyncio.sleep(0.01)
         if fails(task.task_id, share):
@@ -218,13 +217,13 @@ async def killed_around(transition: str, *, fail_share: float) -> list[History]:
 @pytest.mark.parametrize("transition", GOOD)
 async def test_a_healthy_rollout_succeeds_whoever_dies_where(transition: str) -> None:
     for history in await killed_around(transition, fail_share=0.0):
-        assert history.last.phase == RolloutPhase.SUCCEEDED
+        assert history.last.phase == pb.ROLLOUT_PHASE_SUCCEEDED
         check_the_steps(history, observation(transition))
 
 
 @pytest.mark.parametrize("transition", BAD)
 async def test_a_bad_rollout_is_rolled_back_whoever_dies_where(transition: str) -> None:
     for history in await killed_around(transition, fail_share=0.9):
-        assert history.last.phase == RolloutPhase.ROLLED_BACK
-        aborted = [one for one in history.seen if one.phase == RolloutPhase.ABORTING]
+        assert history.last.phase == pb.ROLLOUT_PHASE_ROLLED_BACK
+        aborted = [one for one in history.seen if one.phase == pb.ROLLOUT_PHASE_ABORTING]
         assert all(one.weight_bp == 0 for one in aborted)

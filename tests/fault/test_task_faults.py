@@ -12,7 +12,7 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from fleetplane import FleetClient, TaskState
+from fleetplane import FleetClient
 from fleetplane.v1 import task_service_pb2 as pb
 from fleetplane.v1 import task_service_pb2_grpc as pb_grpc
 from tests.fakes.daemon import Daemon, running_daemon
@@ -50,7 +50,7 @@ class Scene:
     async def runs(self, task: pb.Task, *, on: str = "") -> None:
         async def running() -> bool:
             now = await self.state(task)
-            return now.state == TaskState.RUNNING and on in {"", now.instance_id}
+            return now.state == pb.TASK_STATE_RUNNING and on in {"", now.instance_id}
 
         await eventually(f"{task.task_id} runs on {on or 'somebody'}", running)
 
@@ -105,7 +105,7 @@ async def test_late_writes_of_a_frozen_agent_are_fenced_and_the_successor_stands
         second = await here.crew.start("worker", "1.0.1", instance_id="second")
         for task in tasks:
             ended = await here.ends(task)
-            assert ended.state == TaskState.SUCCEEDED
+            assert ended.state == pb.TASK_STATE_SUCCEEDED
             assert ended.instance_id == "second"
         before = {task.task_id: (await here.state(task)).revision for task in tasks}
         first.send(signal.SIGCONT)
@@ -152,7 +152,7 @@ async def test_a_long_task_survives_a_deactivation_that_drains() -> None:
         assert answer.agent.draining
         late = await here.submit(0.0, max_attempts=1)
         ended = await here.ends(task)
-        assert ended.state == TaskState.SUCCEEDED
+        assert ended.state == pb.TASK_STATE_SUCCEEDED
         assert ended.hop_count == 1
 
         async def inactive() -> bool:
@@ -161,7 +161,7 @@ async def test_a_long_task_survives_a_deactivation_that_drains() -> None:
 
         await eventually("the agent is inactive", inactive)
         refused = await here.ends(late)
-        assert refused.state == TaskState.FAILED
+        assert refused.state == pb.TASK_STATE_FAILED
         assert "replaced" in refused.detail
 
 
@@ -189,18 +189,18 @@ async def test_at_its_deadline_the_class_decides_and_another_daemon_carries_the_
                     return (await survivor.get_task(tasks[kind].task_id)).task
 
                 async def decided() -> bool:
-                    given_back = (await now("requeue")).state == TaskState.PENDING
-                    return given_back and (await now("fail")).state == TaskState.FAILED
+                    given_back = (await now("requeue")).state == pb.TASK_STATE_PENDING
+                    return given_back and (await now("fail")).state == pb.TASK_STATE_FAILED
 
                 await eventually("the classes have decided", decided)
                 assert (await now("fail")).reason == pb.TASK_REASON_DRAINED
-                assert (await now("extend")).state == TaskState.RUNNING
+                assert (await now("extend")).state == pb.TASK_STATE_RUNNING
 
                 async def drained() -> bool:
                     return bool((await survivor.get_drain(agent_id)).safe_to_stop)
 
                 await eventually("it is safe to stop", drained)
-                assert (await now("extend")).state == TaskState.SUCCEEDED
+                assert (await now("extend")).state == pb.TASK_STATE_SUCCEEDED
                 report = await survivor.get_drain(agent_id)
                 assert (report.forced, report.requeued, report.failed) == (True, 1, 1)
 

@@ -139,7 +139,7 @@ async def test_each_of_ten_thousand_tasks_ends_exactly_once_whoever_dies() -> No
 
         async def all_ended() -> bool:
             found = await states(here.client)
-            return all(found[task_id].state in TERMINAL for task_id in ids)
+            return all(TaskState(found[task_id].state) in TERMINAL for task_id in ids)
 
         await eventually("every task has ended", all_ended, within=240.0)
         found = await states(here.client)

@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from controlplane.app import _liveness
 from controlplane.cli.entry import app
 from controlplane.settings import DefaultEffect, LogFormat, Settings
+from controlplane.wiring import liveness_settings
 
 EXIT_USAGE = 2
 
@@ -56,7 +56,7 @@ def test_a_value_at_the_end_of_its_range_is_taken(name, value):
     chosen = {name: value} | COMPANIONS.get((name, value), {})
     settings = Settings(**chosen)
     assert getattr(settings, name) == value
-    _liveness(settings)  # the domain agrees
+    liveness_settings(settings)  # the domain agrees
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_times_that_contradict_each_other_are_refused_by_both_names(chosen, fiel
 
 def test_the_defaults_are_what_the_domain_documents():
     settings = Settings()
-    liveness = _liveness(settings)
+    liveness = liveness_settings(settings)
     assert (liveness.interval_ms, liveness.degraded_after_ms) == (10_000, 30_000)
     assert (liveness.lost_after_ms, liveness.stalled_after_ms) == (300_000, 60_000)
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,12 @@ def running(task: Task | None = None, cohort: str = "") -> Task:
 
 
 def fail(task: Task, lease: Lease | None = None, **how) -> Task:
-    words = {"detail": "boom", "permanent": False, "release": False, "now_ms": NOW + 10} | how
+    words: dict[str, Any] = {
+        "detail": "boom",
+        "permanent": False,
+        "release": False,
+        "now_ms": NOW + 10,
+    } | how
     return failed(task, lease or lease_of(task), **words)
 
 

@@ -88,7 +88,8 @@ def test_a_long_queue_keeps_its_order_in_pieces():
     st.integers(1, 5),
 )
 def test_an_agenda_gives_the_earliest_and_forgets_none(changes, now, limit):
-    agenda, model = Agenda(), {}
+    agenda = Agenda()
+    model: dict[str, int] = {}
     for key, at in changes:
         if at is None:
             agenda.drop(key)

@@ -39,7 +39,8 @@ async def test_two_replicas_that_are_woken_by_their_own_tasks_lose_no_commit(fle
     await fleet.add_agent("worker", "w", max_concurrency=100)
     other = fleet.add_replica()
     await fleet.submit_many(20)
-    assert await asyncio.gather(fleet.one.assigner.assign(NS), other.assigner.assign(NS)) == [20, 0]
+    done = await asyncio.gather(fleet.one.assigner.assign(NS), other.assigner.assign(NS))
+    assert tuple(done) == (20, 0)
     assert fleet.one.assigner.contested == other.assigner.contested == 0
 
 

@@ -1,6 +1,7 @@
 """The loop that carries drains and stops on."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.fakes.lifecycle_plane import LifecyclePlane
 class Counted:
     """Counts the ticks that it passes on, or fails them."""
 
-    def __init__(self, inner: object) -> None:
+    def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.ticks = 0
         self.fails = False
