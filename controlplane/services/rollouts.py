@@ -28,6 +28,7 @@ from controlplane.services.ports import (
     Transaction,
 )
 from controlplane.services.read_model import NamespaceView, ReadModel
+from controlplane.services.rollout_entry import step_entered
 from controlplane.services.rollout_sight import version_of
 from controlplane.services.rollout_start import RolloutOrder, begin, ground_of
 from controlplane.services.rollout_steps import transition_audit, transition_steps
@@ -294,6 +295,8 @@ class Rollouts:
                 rollout, now_ms, full=full, expected_step_index=expected_step_index
             )
 
+        if not full:
+            await step_entered(self._read_model, namespace, rollout_id, expected_step_index)
         return await self._change(namespace, rollout_id, decide, "PromoteRollout", reason, caller)
 
     async def abort(

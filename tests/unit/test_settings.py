@@ -24,6 +24,10 @@ RANGES = [
     ("lost_after_seconds", (1, 604_800), (0.9, 604_800.1)),
     ("stalled_after_seconds", (1, 86_400), (0.9, 86_400.1)),
     ("max_policies", (1, 100_000), (0, 100_001)),
+    ("task_accept_seconds", (0.5, 3600), (0.4, 3600.1)),
+    ("task_retention_seconds", (1, 31_536_000), (0.9, 31_536_000.1)),
+    ("max_waiting_tasks", (1, 10_000_000), (0, 10_000_001)),
+    ("session_pin_seconds", (1, 2_592_000), (0.9, 2_592_000.1)),
     ("max_stream_age_seconds", (1, 86_400), (0.9, 86_400.1)),
 ]
 
@@ -149,6 +153,10 @@ def test_the_defaults_are_what_the_domain_documents():
         ("stalled_after_seconds", "1", 1.0),
         ("policy_default", "DENY", DefaultEffect.DENY),
         ("max_policies", "1", 1),
+        ("task_accept_seconds", "1", 1.0),
+        ("task_retention_seconds", "60", 60.0),
+        ("max_waiting_tasks", "1", 1),
+        ("session_pin_seconds", "60", 60.0),
         ("max_stream_age_seconds", "1", 1.0),
     ],
 )

@@ -266,8 +266,18 @@ async def test_two_callers_who_saw_the_same_step_do_not_skip_two(world):
     await promote(world, seen=0)
     with pytest.raises(InvalidTransition):
         await promote(world, seen=0)
-    with pytest.raises(InvalidTransition):
-        await promote(world)
+
+
+async def test_promoting_right_after_resuming_means_the_step_after_the_one_resumed(world):
+    rollout = await world.begun()
+    await world.rollouts.pause(NS, rollout.rollout_id, reason="", caller=ADA)
+    await world.rollouts.resume(NS, rollout.rollout_id, reason="", caller=ADA)
+    await world.follow()
+    promoting = asyncio.create_task(promote(world), name="promoting")
+    await world.until(lambda one: not one.entering)
+    await promoting
+    rollout = await world.until(lambda one: not one.entering)
+    assert (rollout.step_index, world.weights()) == (1, {NEW: 10_000, OLD: 0})
 
 
 async def test_promoting_the_last_step_still_bakes(world):

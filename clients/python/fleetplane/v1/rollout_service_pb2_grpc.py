@@ -158,6 +158,8 @@ class RolloutServiceServicer:
 
     def PromoteRollout(self, request, context):
         """Goes on to the next step, or (`full`) all the way, without waiting for a verdict.
+        A step that is about to be entered, as after ResumeRollout, is waited for, at most 3 s: the next one
+        is the one after it.
         Errors: NOT_FOUND/ROLLOUT_NOT_FOUND; FAILED_PRECONDITION/INVALID_TRANSITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -73,6 +73,8 @@ class RolloutServiceStub:
     """
     PromoteRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.PromoteRolloutRequest, _rollout_service_pb2.PromoteRolloutResponse]
     """Goes on to the next step, or (`full`) all the way, without waiting for a verdict.
+    A step that is about to be entered, as after ResumeRollout, is waited for, at most 3 s: the next one
+    is the one after it.
     Errors: NOT_FOUND/ROLLOUT_NOT_FOUND; FAILED_PRECONDITION/INVALID_TRANSITION.
     """
     AbortRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.AbortRolloutRequest, _rollout_service_pb2.AbortRolloutResponse]
@@ -129,6 +131,8 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     """
     PromoteRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.PromoteRolloutRequest, _rollout_service_pb2.PromoteRolloutResponse]  # type: ignore[assignment]
     """Goes on to the next step, or (`full`) all the way, without waiting for a verdict.
+    A step that is about to be entered, as after ResumeRollout, is waited for, at most 3 s: the next one
+    is the one after it.
     Errors: NOT_FOUND/ROLLOUT_NOT_FOUND; FAILED_PRECONDITION/INVALID_TRANSITION.
     """
     AbortRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.AbortRolloutRequest, _rollout_service_pb2.AbortRolloutResponse]  # type: ignore[assignment]
@@ -224,6 +228,8 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_service_pb2.PromoteRolloutResponse, _abc.Awaitable[_rollout_service_pb2.PromoteRolloutResponse]]:
         """Goes on to the next step, or (`full`) all the way, without waiting for a verdict.
+        A step that is about to be entered, as after ResumeRollout, is waited for, at most 3 s: the next one
+        is the one after it.
         Errors: NOT_FOUND/ROLLOUT_NOT_FOUND; FAILED_PRECONDITION/INVALID_TRANSITION.
         """
 

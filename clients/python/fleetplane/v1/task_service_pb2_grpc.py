@@ -113,7 +113,8 @@ class TaskServiceServicer:
     def SubmitTask(self, request, context):
         """Submits one task. Orchestrators call it. Idempotent for a repeated `request_id` (10 minutes).
         A task that nobody can take waits; it is assigned as capacity appears, in turn between
-        submitters, in the order of submission for each.
+        submitters, in the order of submission for each (with several
+        replicas nearly so).
         Errors: INVALID_ARGUMENT/INVALID_FIELD; RESOURCE_EXHAUSTED/LIMIT_EXCEEDED when too many wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

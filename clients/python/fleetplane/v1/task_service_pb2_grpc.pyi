@@ -44,7 +44,8 @@ class TaskServiceStub:
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.SubmitTaskRequest, _task_service_pb2.SubmitTaskResponse]
     """Submits one task. Orchestrators call it. Idempotent for a repeated `request_id` (10 minutes).
     A task that nobody can take waits; it is assigned as capacity appears, in turn between
-    submitters, in the order of submission for each.
+    submitters, in the order of submission for each (with several
+    replicas nearly so).
     Errors: INVALID_ARGUMENT/INVALID_FIELD; RESOURCE_EXHAUSTED/LIMIT_EXCEEDED when too many wait.
     """
     BatchSubmitTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.BatchSubmitTasksRequest, _task_service_pb2.BatchSubmitTasksResponse]
@@ -123,7 +124,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     SubmitTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.SubmitTaskRequest, _task_service_pb2.SubmitTaskResponse]  # type: ignore[assignment]
     """Submits one task. Orchestrators call it. Idempotent for a repeated `request_id` (10 minutes).
     A task that nobody can take waits; it is assigned as capacity appears, in turn between
-    submitters, in the order of submission for each.
+    submitters, in the order of submission for each (with several
+    replicas nearly so).
     Errors: INVALID_ARGUMENT/INVALID_FIELD; RESOURCE_EXHAUSTED/LIMIT_EXCEEDED when too many wait.
     """
     BatchSubmitTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.BatchSubmitTasksRequest, _task_service_pb2.BatchSubmitTasksResponse]  # type: ignore[assignment]
@@ -205,7 +207,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_service_pb2.SubmitTaskResponse, _abc.Awaitable[_task_service_pb2.SubmitTaskResponse]]:
         """Submits one task. Orchestrators call it. Idempotent for a repeated `request_id` (10 minutes).
         A task that nobody can take waits; it is assigned as capacity appears, in turn between
-        submitters, in the order of submission for each.
+        submitters, in the order of submission for each (with several
+        replicas nearly so).
         Errors: INVALID_ARGUMENT/INVALID_FIELD; RESOURCE_EXHAUSTED/LIMIT_EXCEEDED when too many wait.
         """
 
