@@ -16,6 +16,7 @@ from controlplane.services.families import (
     commit_each,
     families_called,
 )
+from controlplane.services.lifecycle.stop_answers import left_steps
 from controlplane.services.ports import (
     Clock,
     Collection,
@@ -26,7 +27,6 @@ from controlplane.services.ports import (
     Transaction,
 )
 from controlplane.services.read_model import ReadModel
-from controlplane.services.stop_answers import left_steps
 
 STORE_SECONDS: Final = 3.0
 """How long a goodbye waits for its commit: an SDK that stops waits five seconds for the answer."""

@@ -21,8 +21,8 @@ from controlplane.services.near_misses import near_misses
 from controlplane.services.ports import Position
 from controlplane.services.ranking import Job, Ranked, Rankings, Rejected
 from controlplane.services.read_model import AgentEntry, LiveInstance, NamespaceView, ReadModel
-from controlplane.services.route_choice import RouteChoice, Routed, routed
-from controlplane.services.route_misses import rejection_of, sent_elsewhere, turned_away
+from controlplane.services.routing.choice import RouteChoice, Routed, routed
+from controlplane.services.routing.misses import rejection_of, sent_elsewhere, turned_away
 
 DEFAULT_EXPLAINED = 10
 """Runners-up, and rejected agents, reported unless the caller says otherwise."""

@@ -17,7 +17,6 @@ from controlplane.domain.agents import (
 )
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.services.activation import ActivationCheck, RememberedRefusals, judged
 from controlplane.services.beat_answers import fenced, refusal, standing
 from controlplane.services.beats import BeatIntake, BeatOutcome, Outcome, Unusual
 from controlplane.services.departures import Departures
@@ -30,6 +29,7 @@ from controlplane.services.families import (
     families_stored,
     family_here,
 )
+from controlplane.services.lifecycle.activation import ActivationCheck, RememberedRefusals, judged
 from controlplane.services.ports import (
     Clock,
     Committed,

@@ -17,7 +17,7 @@ from controlplane.services.hub import (
     task_topic,
     tasks_topic,
 )
-from controlplane.services.task_index import TaskIndex
+from controlplane.services.tasks.index import TaskIndex
 from controlplane.services.transaction import Collection
 
 

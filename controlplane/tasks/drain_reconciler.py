@@ -6,8 +6,8 @@ from typing import Final
 
 from controlplane.domain.drains import DrainPhase
 from controlplane.domain.errors import NotReady, StoreUnavailable
-from controlplane.services.drains import Drains
-from controlplane.services.emergency_stops import EmergencyStops
+from controlplane.services.lifecycle.drains import Drains
+from controlplane.services.lifecycle.emergency_stops import EmergencyStops
 from controlplane.services.ports import Clock
 from controlplane.services.read_model import NamespaceView, ReadModel
 

@@ -9,7 +9,7 @@ from controlplane.domain.errors import NotReady, StoreUnavailable
 from controlplane.services.hub import Hub, Subscription, rollouts_topic
 from controlplane.services.ports import Clock
 from controlplane.services.read_model import ReadModel
-from controlplane.services.rollout_reconciler import RolloutReconciler
+from controlplane.services.rollouts.reconciler import RolloutReconciler
 
 PERIOD_SECONDS: Final = 0.5
 """Mean time between two looks: how late a deadline or a verdict may be."""

@@ -10,9 +10,9 @@ from controlplane.domain.errors import NotReady, StoreUnavailable
 from controlplane.services.hub import Subscription, agents_topic, tasks_topic
 from controlplane.services.ports import Clock
 from controlplane.services.read_model import ReadModel
-from controlplane.services.task_assignment import TaskAssigner
-from controlplane.services.task_delivery import TaskDelivery
-from controlplane.services.task_recovery import TaskRecovery
+from controlplane.services.tasks.assignment import TaskAssigner
+from controlplane.services.tasks.delivery import TaskDelivery
+from controlplane.services.tasks.recovery import TaskRecovery
 from controlplane.tasks.runner import run_tasks
 
 TICK_SECONDS: Final = 0.25

@@ -32,7 +32,7 @@ def read_counters(path: Path) -> TaskCounters:
 def _run() -> None:
     from controlplane import wiring  # noqa: PLC0415 - whoever only reads counters needs none of it
     from controlplane.cli import entry  # noqa: PLC0415 - the same
-    from controlplane.services.task_assignment import TaskAssigner  # noqa: PLC0415 - the same
+    from controlplane.services.tasks.assignment import TaskAssigner  # noqa: PLC0415 - the same
 
     path = Path(os.environ[FILE])
     path.write_bytes(bytes(_LAYOUT.size))

@@ -6,10 +6,10 @@ from typing import Any
 
 from controlplane.domain.agents import Agent, AgentSpec, Instance
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.services.activation import PolicyActivation
 from controlplane.services.beats import BeatIntake, BeatOutcome
 from controlplane.services.expiry import Expiry, Swept
 from controlplane.services.hub import Hub
+from controlplane.services.lifecycle.activation import PolicyActivation
 from controlplane.services.liveness import Liveness
 from controlplane.services.ports import (
     AuditEntry,

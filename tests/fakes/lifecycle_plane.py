@@ -11,11 +11,11 @@ from controlplane.domain.identity import Caller
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.domain.policies import Effect, Policy
 from controlplane.domain.tasks import Task, TaskSpec, TaskState
-from controlplane.services.activation import PolicyActivation
-from controlplane.services.drains import DrainReport, Drains
-from controlplane.services.emergency_stops import EmergencyStops
 from controlplane.services.ids import TimeSortedIds
-from controlplane.services.lifecycle import Lifecycle
+from controlplane.services.lifecycle.activation import PolicyActivation
+from controlplane.services.lifecycle.drains import DrainReport, Drains
+from controlplane.services.lifecycle.emergency_stops import EmergencyStops
+from controlplane.services.lifecycle.lifecycle import Lifecycle
 from controlplane.services.ports import (
     AuditEntry,
     Collection,
@@ -27,7 +27,7 @@ from controlplane.services.ports import (
     RequestKey,
     Transaction,
 )
-from controlplane.services.task_steps import slots_counter
+from controlplane.services.tasks.steps import slots_counter
 from tests.fakes.fleet import NAMESPACE, FakeBeat, Fleet, Replica
 
 CALLER = Caller(name="ada")

@@ -9,8 +9,8 @@ from controlplane.domain.identity import Caller
 from controlplane.domain.rollouts.model import Phase, Plan, Rollout, Step, outcome_counter
 from controlplane.domain.routes import SessionPin, pin_key
 from controlplane.domain.tasks import Task, TaskSpec, TaskState
-from controlplane.services.activation import ActivationVerdict, PolicyActivation
 from controlplane.services.ids import TimeSortedIds
+from controlplane.services.lifecycle.activation import ActivationVerdict, PolicyActivation
 from controlplane.services.ports import (
     AuditEntry,
     Collection,
@@ -22,8 +22,8 @@ from controlplane.services.ports import (
 )
 from controlplane.services.ports import Step as LedgerStep
 from controlplane.services.read_model import NamespaceView
-from controlplane.services.rollout_reconciler import RolloutReconciler
-from controlplane.services.rollouts import RolloutOrder, Rollouts
+from controlplane.services.rollouts.reconciler import RolloutReconciler
+from controlplane.services.rollouts.rollouts import RolloutOrder, Rollouts
 from controlplane.storage.memory.ledger import MemoryLedger
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.plane import NS, Plane

@@ -15,10 +15,10 @@ from controlplane.services.ports import (
     RequestKey,
     Transaction,
 )
-from controlplane.services.task_data import TaskData
-from controlplane.services.task_leases import TaskLeases
-from controlplane.services.task_steps import slots_counter, task_steps
-from controlplane.services.tasks import Submission, Tasks
+from controlplane.services.tasks.data import TaskData
+from controlplane.services.tasks.leases import TaskLeases
+from controlplane.services.tasks.steps import slots_counter, task_steps
+from controlplane.services.tasks.tasks import Submission, Tasks
 from tests.fakes.plane import CALLER, NS, Plane
 
 PIN_MS = 3_600_000

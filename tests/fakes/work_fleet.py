@@ -21,13 +21,13 @@ from controlplane.services.ports import (
     Transaction,
 )
 from controlplane.services.read_model import NamespaceView, ReadModel
-from controlplane.services.task_assignment import TaskAssigner
-from controlplane.services.task_data import TaskData
-from controlplane.services.task_delivery import TaskDelivery
-from controlplane.services.task_leases import TaskLeases
-from controlplane.services.task_recovery import TaskRecovery
-from controlplane.services.task_steps import slots_counter, task_steps
-from controlplane.services.tasks import Submission, Tasks
+from controlplane.services.tasks.assignment import TaskAssigner
+from controlplane.services.tasks.data import TaskData
+from controlplane.services.tasks.delivery import TaskDelivery
+from controlplane.services.tasks.leases import TaskLeases
+from controlplane.services.tasks.recovery import TaskRecovery
+from controlplane.services.tasks.steps import slots_counter, task_steps
+from controlplane.services.tasks.tasks import Submission, Tasks
 from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.storage.memory.change_feed import MemoryChangeFeed
 from controlplane.storage.memory.ledger import MemoryLedger

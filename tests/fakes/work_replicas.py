@@ -15,27 +15,27 @@ from controlplane.domain.drains import acknowledgement_key
 from controlplane.domain.errors import NotReady
 from controlplane.domain.identity import Caller
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.services.activation import PolicyActivation
 from controlplane.services.beats import BeatIntake, BeatOutcome
-from controlplane.services.commands import Commands
-from controlplane.services.drains import Drains
-from controlplane.services.emergency_stops import EmergencyStops
 from controlplane.services.expiry import Expiry
 from controlplane.services.hub import Hub
-from controlplane.services.lifecycle import Lifecycle
+from controlplane.services.lifecycle.activation import PolicyActivation
+from controlplane.services.lifecycle.commands import Commands
+from controlplane.services.lifecycle.drains import Drains
+from controlplane.services.lifecycle.emergency_stops import EmergencyStops
+from controlplane.services.lifecycle.lifecycle import Lifecycle
 from controlplane.services.liveness import Liveness
 from controlplane.services.ports import ChangeFeed, Collection, Ledger
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registry import Registry
-from controlplane.services.rollout_reconciler import RolloutReconciler
-from controlplane.services.rollouts import Rollouts
-from controlplane.services.routes import Routes
-from controlplane.services.task_assignment import TaskAssigner
-from controlplane.services.task_data import TaskData
-from controlplane.services.task_delivery import TaskDelivery
-from controlplane.services.task_leases import TaskLeases
-from controlplane.services.task_recovery import TaskRecovery
-from controlplane.services.tasks import Tasks
+from controlplane.services.rollouts.reconciler import RolloutReconciler
+from controlplane.services.rollouts.rollouts import Rollouts
+from controlplane.services.routing.routes import Routes
+from controlplane.services.tasks.assignment import TaskAssigner
+from controlplane.services.tasks.data import TaskData
+from controlplane.services.tasks.delivery import TaskDelivery
+from controlplane.services.tasks.leases import TaskLeases
+from controlplane.services.tasks.recovery import TaskRecovery
+from controlplane.services.tasks.tasks import Tasks
 from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.storage.redis.beat_log import RedisBeatLog
 from controlplane.storage.redis.change_feed import RedisChangeFeed

@@ -12,7 +12,7 @@ from controlplane.domain.agents import Instance
 from controlplane.domain.errors import DomainError, InvalidTransition, LeaseFenced, TaskNotFound
 from controlplane.domain.task_rules import Lease
 from controlplane.domain.tasks import DrainAction, Task, TaskSpec, TaskState
-from controlplane.services.tasks import Submission
+from controlplane.services.tasks.tasks import Submission
 from tests.fakes.fleet import FakeBeat
 from tests.fakes.work_machine import AgentsMachine, deactivate, drain, nth, pick, replicas
 from tests.fakes.work_model import bare

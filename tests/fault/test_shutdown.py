@@ -91,17 +91,20 @@ async def test_calls_in_flight_are_answered_before_the_daemon_ends() -> None:
             async with grpc.aio.insecure_channel(daemon.address) as channel:
                 stub: Any = config_service_pb2_grpc.ConfigServiceStub(channel)
                 registry: Any = registry_service_pb2_grpc.RegistryServiceStub(channel)
-                await stub.GetConfig(config_service_pb2.GetConfigRequest())
+                stream = await _heartbeat(channel)
                 store.pause()
                 try:
                     calls = [_write(stub, i) for i in range(8)]
                     calls += [_register(registry, i) for i in range(8)]
                     await _all_sent(calls)
                     daemon.terminate()
-                    await _refuses_new_calls(daemon)
-                    assert not any(call.done() for call in calls)
+                    # The daemon waits 2 s for its store: poll for nothing meanwhile.
+                    last_word, _ = await _last_word(stream)
+                    assert last_word.go_away.reason == DRAINING
+                    assert [await call.code() for call in calls if call.done()] == []
                 finally:
                     store.resume()
+                await _refuses_new_calls(daemon)
                 async with asyncio.timeout(QUICKLY):
                     answers = await asyncio.gather(*calls)
                 assert len(answers) == 16

@@ -26,7 +26,7 @@ from controlplane.domain.errors import DomainError
 from controlplane.domain.rollouts.model import Analysis, AnalysisKind, Phase, Plan, Step
 from controlplane.domain.tasks import Task, TaskSpec
 from controlplane.services.ports import Collection
-from controlplane.services.rollouts import RolloutOrder
+from controlplane.services.rollouts.rollouts import RolloutOrder
 from tests.fakes.work_machine import (
     activate,
     deactivate,

@@ -11,8 +11,8 @@ from controlplane.domain.agents import REVIVABLE_REASONS
 from controlplane.domain.drain_rules import MAX_DEADLINE_MS, MAX_REASON_BYTES, MIN_DEADLINE_MS
 from controlplane.domain.drains import DrainPhase, DrainThen
 from controlplane.domain.errors import InvalidArgument
-from controlplane.services.drains import DrainReport
-from controlplane.services.stop_answers import StopAnswer, StopOutcome, StopReport
+from controlplane.services.lifecycle.drains import DrainReport
+from controlplane.services.lifecycle.stop_answers import StopAnswer, StopOutcome, StopReport
 from fleetplane.v1 import lifecycle_service_pb2 as pb
 
 DEFAULT_DEADLINE_MS = 900_000

@@ -26,7 +26,7 @@ from controlplane.domain.rollouts.model import (
     Verdict,
 )
 from controlplane.services.ports import Position
-from controlplane.services.rollouts import RolloutOrder
+from controlplane.services.rollouts.rollouts import RolloutOrder
 from fleetplane.v1 import agent_pb2
 from fleetplane.v1 import rollout_service_pb2 as pb
 

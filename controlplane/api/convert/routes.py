@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from controlplane.api.convert.values import EnumPair, moment
 from controlplane.domain.routes import Route, Share
-from controlplane.services.route_choice import RouteChoice, RouteRule
+from controlplane.services.routing.choice import RouteChoice, RouteRule
 from fleetplane.v1 import registry_service_pb2
 from fleetplane.v1 import routing_service_pb2 as pb
 

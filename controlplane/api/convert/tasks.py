@@ -21,8 +21,8 @@ from controlplane.domain.task_limits import (
 from controlplane.domain.task_rules import Lease, validate_lease
 from controlplane.domain.tasks import DrainAction, Hop, Task, TaskReason, TaskSpec, TaskState
 from controlplane.services.ports import Position
-from controlplane.services.task_delivery import Assignment, Revocation
-from controlplane.services.tasks import Submission, TaskFilter
+from controlplane.services.tasks.delivery import Assignment, Revocation
+from controlplane.services.tasks.tasks import Submission, TaskFilter
 from fleetplane.v1 import task_service_pb2 as pb
 
 MAX_BATCH = 500

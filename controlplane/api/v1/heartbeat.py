@@ -18,10 +18,10 @@ from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.identity import namespace_of
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.services.beats import BeatIntake, BeatOutcome, Unusual
-from controlplane.services.commands import Board, Commands, Owed
+from controlplane.services.lifecycle.commands import Board, Commands, Owed
+from controlplane.services.lifecycle.stop_answers import has_answered
 from controlplane.services.liveness import Liveness
 from controlplane.services.read_model import NamespaceView, ReadModel
-from controlplane.services.stop_answers import has_answered
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import watch_pb2
 

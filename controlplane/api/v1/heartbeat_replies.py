@@ -8,7 +8,7 @@ from typing import Final
 from controlplane.api.wire import varint
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.services.beats import BeatOutcome, Outcome, grant_of
-from controlplane.services.commands import CommandKind, Owed
+from controlplane.services.lifecycle.commands import CommandKind, Owed
 from controlplane.services.ports import Position
 from controlplane.services.read_model import NamespaceView
 from fleetplane.v1 import registry_service_pb2 as pb

@@ -24,9 +24,9 @@ from controlplane.api.patience import patience_ms, while_serving
 from controlplane.domain.agents import Agent
 from controlplane.domain.drains import DrainThen
 from controlplane.domain.identity import namespace_of
-from controlplane.services.drains import Drains
-from controlplane.services.emergency_stops import EmergencyStops
-from controlplane.services.lifecycle import Lifecycle
+from controlplane.services.lifecycle.drains import Drains
+from controlplane.services.lifecycle.emergency_stops import EmergencyStops
+from controlplane.services.lifecycle.lifecycle import Lifecycle
 from controlplane.services.read_model import AgentEntry
 from fleetplane.v1 import agent_pb2
 from fleetplane.v1 import lifecycle_service_pb2 as pb

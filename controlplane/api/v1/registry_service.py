@@ -37,7 +37,7 @@ from controlplane.services.ports import Clock
 from controlplane.services.read_model import AgentEntry, NamespaceView, ReadModel
 from controlplane.services.registration import Registered, Registration
 from controlplane.services.registry import Registry
-from controlplane.services.route_choice import version_of_routes
+from controlplane.services.routing.choice import version_of_routes
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import registry_service_pb2_grpc as pb_grpc
 from fleetplane.v1 import watch_pb2

@@ -17,7 +17,7 @@ from controlplane.api.pagination import PageTokens, digest_of_arguments, page_si
 from controlplane.api.streams import StreamKeeper, run_stream
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.identity import namespace_of
-from controlplane.services.rollouts import Rollouts
+from controlplane.services.rollouts.rollouts import Rollouts
 from fleetplane.v1 import rollout_service_pb2 as pb
 from fleetplane.v1 import rollout_service_pb2_grpc as pb_grpc
 

@@ -10,7 +10,7 @@ from controlplane.api.convert.requests import reason_from_proto, request_key, re
 from controlplane.api.convert.routes import route_to_proto, shares_from_proto
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
 from controlplane.domain.identity import namespace_of
-from controlplane.services.routes import Routes
+from controlplane.services.routing.routes import Routes
 from fleetplane.v1 import routing_service_pb2 as pb
 from fleetplane.v1 import routing_service_pb2_grpc as pb_grpc
 

@@ -23,9 +23,9 @@ from controlplane.api.streams import StreamKeeper, run_stream
 from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import namespace_of
 from controlplane.domain.tasks import Task
-from controlplane.services.task_delivery import TaskDelivery
-from controlplane.services.task_leases import TaskLeases
-from controlplane.services.tasks import Submission, TaskContents, Tasks
+from controlplane.services.tasks.delivery import TaskDelivery
+from controlplane.services.tasks.leases import TaskLeases
+from controlplane.services.tasks.tasks import Submission, TaskContents, Tasks
 from fleetplane.v1 import task_service_pb2 as pb
 from fleetplane.v1 import task_service_pb2_grpc as pb_grpc
 

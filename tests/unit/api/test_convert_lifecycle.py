@@ -19,8 +19,8 @@ from controlplane.api.convert.lifecycle import (
 )
 from controlplane.domain.drains import Drain, DrainPhase, DrainThen, EmergencyStop
 from controlplane.domain.errors import InvalidArgument
-from controlplane.services.drains import DrainReport
-from controlplane.services.stop_answers import StopAnswer, StopOutcome, StopReport
+from controlplane.services.lifecycle.drains import DrainReport
+from controlplane.services.lifecycle.stop_answers import StopAnswer, StopOutcome, StopReport
 from fleetplane.v1 import lifecycle_service_pb2 as pb
 
 

@@ -11,7 +11,7 @@ from controlplane.api.convert.routes import (
     shares_from_proto,
 )
 from controlplane.domain.routes import Route, Share
-from controlplane.services.route_choice import RouteChoice, RouteRule
+from controlplane.services.routing.choice import RouteChoice, RouteRule
 from fleetplane.v1 import registry_service_pb2 as registry_pb
 
 SHARES = st.lists(

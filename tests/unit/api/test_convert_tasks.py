@@ -24,8 +24,8 @@ from controlplane.api.convert.tasks import (
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.tasks import DrainAction, Hop, Task, TaskReason, TaskSpec, TaskState
 from controlplane.services.ports import Position
-from controlplane.services.task_delivery import Assignment, Revocation
-from controlplane.services.tasks import Submission
+from controlplane.services.tasks.delivery import Assignment, Revocation
+from controlplane.services.tasks.tasks import Submission
 from fleetplane.v1 import task_service_pb2 as pb
 
 SPECS = st.builds(

@@ -14,8 +14,8 @@ from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import ServerOptions, bind, create_server
 from controlplane.api.streams import StreamKeeper
 from controlplane.api.v1.heartbeat import HeartbeatStream
-from controlplane.services.commands import Commands
-from controlplane.services.emergency_stops import StopOutcome
+from controlplane.services.lifecycle.commands import Commands
+from controlplane.services.lifecycle.emergency_stops import StopOutcome
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import registry_service_pb2_grpc as pb_grpc
 from tests.fakes.fleet import NAMESPACE

@@ -7,7 +7,7 @@ import pytest
 from controlplane.domain.agents import Agent, AgentSpec
 from controlplane.domain.configs import ConfigLayer, LayerKind, LayerScope
 from controlplane.domain.policies import Effect, Policy
-from controlplane.services.activation import (
+from controlplane.services.lifecycle.activation import (
     RECHECK_CHANGED_SECONDS,
     RECHECK_SECONDS,
     ActivationVerdict,

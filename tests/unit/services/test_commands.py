@@ -2,7 +2,7 @@
 
 import pytest
 
-from controlplane.services.commands import RESUME_MS, CommandKind, Commands
+from controlplane.services.lifecycle.commands import RESUME_MS, CommandKind, Commands
 from tests.fakes.fleet import NAMESPACE, FakeBeat
 from tests.fakes.lifecycle_plane import LifecyclePlane
 

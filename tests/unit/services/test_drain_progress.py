@@ -2,7 +2,7 @@
 
 import asyncio
 
-from controlplane.services.drain_progress import DRAINS_AT_ONCE, DrainProgress
+from controlplane.services.lifecycle.drain_progress import DRAINS_AT_ONCE, DrainProgress
 from controlplane.services.ports import Collection, Committed, Delete, Transaction
 from tests.fakes.fleet import NAMESPACE, Replica
 from tests.fakes.lifecycle_plane import FollowingLedger, LifecyclePlane

@@ -15,9 +15,9 @@ from controlplane.domain.errors import (
 )
 from controlplane.domain.task_rules import Lease, completed
 from controlplane.domain.tasks import DrainAction, TaskReason, TaskState
-from controlplane.services.drain_progress import KEPT_MS
+from controlplane.services.lifecycle.drain_progress import KEPT_MS
 from controlplane.services.ports import RequestKey
-from controlplane.services.task_steps import task_steps
+from controlplane.services.tasks.steps import task_steps
 from tests.fakes.fleet import NAMESPACE, FakeBeat
 from tests.fakes.lifecycle_plane import LifecyclePlane
 

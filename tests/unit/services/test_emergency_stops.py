@@ -7,10 +7,10 @@ import pytest
 
 from controlplane.domain.agents import LOST, AgentStatus
 from controlplane.domain.errors import InvalidArgument, StopNotFound, StoreUnavailable
-from controlplane.services.emergency_stops import EmergencyStops, StopOutcome
 from controlplane.services.ids import TimeSortedIds
+from controlplane.services.lifecycle.emergency_stops import EmergencyStops, StopOutcome
+from controlplane.services.lifecycle.stop_records import KEPT_MS
 from controlplane.services.ports import RequestKey
-from controlplane.services.stop_records import KEPT_MS
 from tests.fakes.fleet import NAMESPACE, FakeBeat
 from tests.fakes.lifecycle_plane import FollowingLedger, LifecyclePlane
 

@@ -8,7 +8,7 @@ from controlplane.domain.agents import STOPPED, AgentStatus
 from controlplane.domain.drains import EmergencyStop
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.rollouts.model import PauseReason, Phase
-from controlplane.services.activation import ActivationVerdict
+from controlplane.services.lifecycle.activation import ActivationVerdict
 from controlplane.services.ports import Collection, Delete, Put
 from tests.fakes.plane import NS
 from tests.fakes.rollout_world import ADA, BRIEF, NEW, OLD, RolloutWorld

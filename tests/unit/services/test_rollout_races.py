@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.rollouts.model import Phase, Plan, Rollout, Step
-from controlplane.services.activation import ActivationVerdict
+from controlplane.services.lifecycle.activation import ActivationVerdict
 from tests.fakes.plane import NS
 from tests.fakes.rollout_world import ADA, BRIEF, OLD, RolloutWorld
 

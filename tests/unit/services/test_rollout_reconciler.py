@@ -14,7 +14,7 @@ from controlplane.domain.rollouts.model import (
     Verdict,
 )
 from controlplane.domain.tasks import TaskState
-from controlplane.services.activation import ActivationVerdict
+from controlplane.services.lifecycle.activation import ActivationVerdict
 from controlplane.services.ports import Collection, Put
 from tests.fakes.plane import NS
 from tests.fakes.rollout_world import ADA, BRIEF, NAME, NEW, OLD, RolloutWorld

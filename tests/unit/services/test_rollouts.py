@@ -16,7 +16,7 @@ from controlplane.domain.errors import (
 from controlplane.domain.rollouts.model import PauseReason, Phase, Plan, Rollout, Step
 from controlplane.domain.routes import Route, Share
 from controlplane.services.ports import Collection, Put, RequestKey
-from controlplane.services.rollouts import RolloutOrder, Rollouts
+from controlplane.services.rollouts.rollouts import RolloutOrder, Rollouts
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.plane import NS
 from tests.fakes.rollout_world import ADA, BRIEF, NAME, NEW, OLD, RolloutWorld

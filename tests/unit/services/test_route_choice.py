@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from controlplane.domain.agents import AgentStatus, InstanceState
 from controlplane.domain.routes import WHOLE_BP, Route, SessionPin, Share, bucket, pin_key
 from controlplane.services.ports import Collection
-from controlplane.services.route_choice import (
+from controlplane.services.routing.choice import (
     RouteRule,
     choose_version,
     pin_holds,

@@ -12,7 +12,7 @@ from controlplane.domain.selection import AgentFilter, RejectionReason
 from controlplane.services import ranking
 from controlplane.services.discovery import BestAgentQuery, Discovery
 from controlplane.services.ports import Collection
-from controlplane.services.route_choice import RouteRule
+from controlplane.services.routing.choice import RouteRule
 from tests.fakes.registered import Replica, an_agent, an_instance
 
 NS = "default"

@@ -24,7 +24,7 @@ from controlplane.services.ports import (
     RequestKey,
     Transaction,
 )
-from controlplane.services.routes import MAX_ROUNDS, Routes
+from controlplane.services.routing.routes import MAX_ROUNDS, Routes
 from tests.fakes.plane import CALLER, NS, Plane
 
 NAME = "researcher"

@@ -14,9 +14,9 @@ from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.routes import Route, Share
 from controlplane.domain.tasks import TaskState
 from controlplane.services.ports import Collection, Delete, Put
-from controlplane.services.task_assignment import GROUPS_PER_PASS, LOOK_AHEAD, PASS_LIMIT
-from controlplane.services.task_placement import SHARE_SIZE
-from controlplane.services.task_turns import LEFT_TO_OTHERS_MS
+from controlplane.services.tasks.assignment import GROUPS_PER_PASS, LOOK_AHEAD, PASS_LIMIT
+from controlplane.services.tasks.placement import SHARE_SIZE
+from controlplane.services.tasks.turns import LEFT_TO_OTHERS_MS
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.work_fleet import AGENT, NS, WorkFleet
 

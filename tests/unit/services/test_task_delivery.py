@@ -10,7 +10,7 @@ from controlplane.domain.errors import InstanceFenced, InstanceNotFound, StoreUn
 from controlplane.domain.tasks import TaskReason
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.ports import Position
-from controlplane.services.task_delivery import Assignment, Revocation, TaskDelivery
+from controlplane.services.tasks.delivery import Assignment, Revocation, TaskDelivery
 from tests.fakes.eventually import eventually
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.task_plane import CountingLedger

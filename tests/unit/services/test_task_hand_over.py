@@ -5,7 +5,7 @@ import pytest
 from controlplane.domain.agents import AgentStatus
 from controlplane.domain.errors import LeaseFenced
 from controlplane.domain.tasks import DrainAction, TaskReason, TaskState
-from controlplane.services.task_recovery import HandedOver
+from controlplane.services.tasks.recovery import HandedOver
 from tests.fakes.work_fleet import AGENT, NS, WorkFleet
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.domain.tasks import Hop, Task, TaskReason, TaskSpec, TaskState
-from controlplane.services.agenda import SLACK, Agenda
-from controlplane.services.task_index import RECENT_OUTCOMES, TaskIndex, limit_of
-from controlplane.services.waiting_tasks import (
+from controlplane.services.tasks.agenda import SLACK, Agenda
+from controlplane.services.tasks.index import RECENT_OUTCOMES, TaskIndex, limit_of
+from controlplane.services.tasks.waiting import (
     CHUNK,
     OrderedTasks,
     WaitingTasks,

@@ -16,7 +16,7 @@ from controlplane.domain.routes import Route, Share
 from controlplane.domain.task_rules import Lease, ended
 from controlplane.domain.tasks import Task, TaskReason, TaskState
 from controlplane.services.ports import Collection, ConditionFailed, Put, Transaction
-from controlplane.services.task_index import attempt_failed
+from controlplane.services.tasks.index import attempt_failed
 from tests.fakes.plane import CALLER, NS
 from tests.fakes.task_plane import AGENT, AUDIT, TaskPlane
 

@@ -7,8 +7,8 @@ from controlplane.domain.errors import LeaseFenced, StoreUnavailable
 from controlplane.domain.routes import SessionPin, pin_key
 from controlplane.domain.tasks import TaskReason, TaskState
 from controlplane.services.ports import Collection, Put
-from controlplane.services.task_recovery import SWEEP_LIMIT
-from controlplane.services.task_upkeep import PER_COMMIT, REMOVED_AT_ONCE, SCAN_SECONDS
+from controlplane.services.tasks.recovery import SWEEP_LIMIT
+from controlplane.services.tasks.upkeep import PER_COMMIT, REMOVED_AT_ONCE, SCAN_SECONDS
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.work_fleet import (
     ACCEPT_MS,

@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.domain.errors import LimitExceeded
 from controlplane.domain.tasks import Task, TaskSpec
-from controlplane.services.tasks import Submission
+from controlplane.services.tasks.tasks import Submission
 from tests.fakes.plane import CALLER, NS
 from tests.fakes.task_plane import TaskPlane, key
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from controlplane.domain.tasks import Task, TaskSpec, TaskState
-from controlplane.services.task_turns import (
+from controlplane.services.tasks.turns import (
     LEFT_TO_OTHERS_MS,
     MOST_SPREAD,
     SPREAD_SECONDS,

@@ -16,10 +16,10 @@ from controlplane.domain.errors import (
 from controlplane.domain.task_limits import MAX_DATA_BYTES
 from controlplane.domain.tasks import TaskReason, TaskSpec, TaskState
 from controlplane.services.ports import Collection, Position, Transaction
-from controlplane.services.task_data import TaskData, TaskPart, data_key
-from controlplane.services.task_pages import SLICE
-from controlplane.services.task_steps import removal_steps
-from controlplane.services.tasks import Submission, TaskContents, TaskFilter
+from controlplane.services.tasks.data import TaskData, TaskPart, data_key
+from controlplane.services.tasks.pages import SLICE
+from controlplane.services.tasks.steps import removal_steps
+from controlplane.services.tasks.tasks import Submission, TaskContents, TaskFilter
 from tests.fakes.plane import CALLER, NS
 from tests.fakes.task_plane import AUDIT, TaskPlane, key
 

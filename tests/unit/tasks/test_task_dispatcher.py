@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.tasks import TaskState
-from controlplane.services.task_turns import LEFT_TO_OTHERS_MS
+from controlplane.services.tasks.turns import LEFT_TO_OTHERS_MS
 from controlplane.tasks.task_dispatcher import (
     LEFT_TO_OTHERS_SECONDS,
     SEEN_SECONDS,

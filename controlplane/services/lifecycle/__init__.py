@@ -1,0 +1,1 @@
+"""The life of agents by decision: activation, drains, deactivation, stops, retirement."""

@@ -1,0 +1,1 @@
+"""Rollouts: as operators see them, and as any replica carries them on."""

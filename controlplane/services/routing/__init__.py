@@ -1,0 +1,1 @@
+"""Routes: which version of an agent a session goes to."""

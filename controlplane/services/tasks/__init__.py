@@ -1,0 +1,1 @@
+"""Tasks: submitted, assigned, leased, delivered, recovered."""
