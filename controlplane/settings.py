@@ -10,9 +10,10 @@ from typing import Literal
 
 import platformdirs
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from controlplane.domain.liveness import BEATS_PER_GRANT
+from controlplane.security_settings import SecuritySettings
 
 EMBEDDED = "embedded"
 
@@ -33,7 +34,7 @@ class DefaultEffect(StrEnum):
     DENY = "DENY"
 
 
-class Settings(BaseSettings):
+class Settings(SecuritySettings):
     """Everything that can be chosen when the daemon starts. Frozen."""
 
     model_config = SettingsConfigDict(

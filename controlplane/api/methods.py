@@ -10,22 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-
-class Permission(StrEnum):
-    """What a caller must be allowed to do."""
-
-    PUBLIC = "public"
-    """Nothing: health and reflection."""
-    DIAGNOSE = "diagnose"
-    """Look into the daemon itself."""
-    READ = "read"
-    """See what is in a namespace."""
-    REPORT = "report"
-    """Act as an agent: register, beat, work on tasks, leave."""
-    SUBMIT = "submit"
-    """Give work to agents, and call it off."""
-    OPERATE = "operate"
-    """Change agents, configuration, policies, routes or rollouts."""
+from controlplane.domain.access.permissions import Permission
 
 
 class RateClass(StrEnum):
@@ -43,6 +28,19 @@ class RateClass(StrEnum):
     """Lives for long."""
 
 
+class Scope(StrEnum):
+    """Where the permission is needed."""
+
+    NONE = "none"
+    """Nowhere: the call needs no credential, or only to be somebody."""
+    NAMESPACE = "namespace"
+    """In the namespace of the request's field `namespace`."""
+    ANY_NAMESPACE = "any_namespace"
+    """There, or everywhere if the field is `*`."""
+    EVERYWHERE = "everywhere"
+    """Everywhere, whatever the request says."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """The row of one RPC.
@@ -50,6 +48,7 @@ class Method:
     Attributes:
         name: Full name, such as `/fleetplane.v1.RegistryService/Register`.
         permission: What the caller must be allowed to do.
+        scope: Where.
         rate_class: Which budget it is charged to.
         max_deadline_seconds: Longest the server works on it, whatever the client allows; None for
             streams, which have a maximum age instead.
@@ -63,6 +62,7 @@ class Method:
     permission: Permission
     rate_class: RateClass
     max_deadline_seconds: float | None
+    scope: Scope = Scope.NAMESPACE
     audited: bool = False
     hot: bool = False
     idempotent: bool = True
@@ -136,6 +136,36 @@ def _wait(name: str, seconds: float) -> Method:
     )
 
 
+def _rights(
+    name: str,
+    permission: Permission,
+    scope: Scope = Scope.NAMESPACE,
+    *,
+    idempotent: bool = False,
+) -> Method:
+    """A change of rights, credentials or namespaces."""
+    return Method(
+        name=name,
+        permission=permission,
+        scope=scope,
+        rate_class=RateClass.WRITE,
+        max_deadline_seconds=WRITE_SECONDS,
+        audited=True,
+        idempotent=idempotent,
+    )
+
+
+def _look(name: str, permission: Permission, scope: Scope = Scope.NAMESPACE) -> Method:
+    """A look at rights, credentials or namespaces."""
+    return Method(
+        name=name,
+        permission=permission,
+        scope=scope,
+        rate_class=RateClass.READ,
+        max_deadline_seconds=READ_SECONDS,
+    )
+
+
 def _batch(name: str, permission: Permission, *, audited: bool, idempotent: bool = True) -> Method:
     return Method(
         name=name,
@@ -161,6 +191,7 @@ def _probe(name: str, permission: Permission, *, streaming: bool = False) -> Met
     return Method(
         name=name,
         permission=permission,
+        scope=Scope.NONE if permission is Permission.PUBLIC else Scope.EVERYWHERE,
         rate_class=RateClass.FREE,
         max_deadline_seconds=None if streaming else PROBE_SECONDS,
         hot=True,
@@ -174,6 +205,9 @@ _LIFECYCLE: Final = "/fleetplane.v1.LifecycleService/"
 _TASKS: Final = "/fleetplane.v1.TaskService/"
 _ROUTING: Final = "/fleetplane.v1.RoutingService/"
 _ROLLOUTS: Final = "/fleetplane.v1.RolloutService/"
+_IDENTITY: Final = "/fleetplane.v1.IdentityService/"
+_ACCESS: Final = "/fleetplane.v1.AccessService/"
+_NAMESPACES: Final = "/fleetplane.v1.NamespaceService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _CHANNELZ: Final = "/grpc.channelz.v1.Channelz/"
 
@@ -235,6 +269,37 @@ _ROWS: Final = (
     _write(_ROLLOUTS + "PromoteRollout", Permission.OPERATE),
     _write(_ROLLOUTS + "AbortRollout", Permission.OPERATE, idempotent=True),
     _write(_ROLLOUTS + "RetryRollout", Permission.OPERATE),
+    _rights(_IDENTITY + "Enroll", Permission.PUBLIC, Scope.NONE),
+    _rights(_IDENTITY + "RenewCertificate", Permission.IDENTIFY, Scope.NONE),
+    _rights(_IDENTITY + "CreateJoinToken", Permission.ADMINISTER),
+    _look(_IDENTITY + "ListJoinTokens", Permission.AUDIT),
+    _rights(_IDENTITY + "RevokeJoinToken", Permission.ADMINISTER, idempotent=True),
+    _rights(_IDENTITY + "CreateApiToken", Permission.ADMINISTER, Scope.ANY_NAMESPACE),
+    _look(_IDENTITY + "ListApiTokens", Permission.AUDIT, Scope.ANY_NAMESPACE),
+    _rights(
+        _IDENTITY + "RevokeApiToken", Permission.ADMINISTER, Scope.ANY_NAMESPACE, idempotent=True
+    ),
+    _rights(_IDENTITY + "BanAgent", Permission.ADMINISTER, idempotent=True),
+    _rights(_IDENTITY + "UnbanAgent", Permission.ADMINISTER, idempotent=True),
+    _look(_IDENTITY + "ListBans", Permission.AUDIT),
+    _look(_IDENTITY + "WhoAmI", Permission.IDENTIFY, Scope.NONE),
+    _look(_ACCESS + "ListRoles", Permission.IDENTIFY, Scope.NONE),
+    _rights(
+        _ACCESS + "CreateRoleBinding", Permission.ADMINISTER, Scope.ANY_NAMESPACE, idempotent=True
+    ),
+    _look(_ACCESS + "ListRoleBindings", Permission.AUDIT, Scope.ANY_NAMESPACE),
+    _rights(
+        _ACCESS + "DeleteRoleBinding", Permission.ADMINISTER, Scope.ANY_NAMESPACE, idempotent=True
+    ),
+    _look(_ACCESS + "CheckAccess", Permission.IDENTIFY, Scope.NONE),
+    _rights(_NAMESPACES + "CreateNamespace", Permission.ADMINISTER, Scope.EVERYWHERE),
+    _look(_NAMESPACES + "GetNamespace", Permission.READ),
+    _look(_NAMESPACES + "ListNamespaces", Permission.IDENTIFY, Scope.NONE),
+    _rights(_NAMESPACES + "UpdateNamespace", Permission.ADMINISTER, Scope.EVERYWHERE),
+    _rights(
+        _NAMESPACES + "DeleteNamespace", Permission.ADMINISTER, Scope.EVERYWHERE, idempotent=True
+    ),
+    _look(_NAMESPACES + "GetUsage", Permission.READ),
     _probe(_HEALTH + "Check", Permission.PUBLIC),
     _probe(_HEALTH + "List", Permission.PUBLIC),
     _probe(_HEALTH + "Watch", Permission.PUBLIC, streaming=True),

@@ -19,6 +19,7 @@ from google.rpc import (  # type: ignore[import-untyped]  # ships stubs but no p
     status_pb2,
 )
 
+from controlplane.domain.access.refusals import Forbidden, Overloaded, Unauthenticated
 from controlplane.domain.errors import (
     AlreadyExists,
     DomainError,
@@ -51,9 +52,12 @@ CODES: Final[Mapping[type[DomainError], int]] = MappingProxyType(
         AlreadyExists: code_pb2.ALREADY_EXISTS,
         RevisionConflict: code_pb2.ABORTED,
         FailedPrecondition: code_pb2.FAILED_PRECONDITION,
+        Unauthenticated: code_pb2.UNAUTHENTICATED,
+        Forbidden: code_pb2.PERMISSION_DENIED,
         LimitExceeded: code_pb2.RESOURCE_EXHAUSTED,
         StoreUnavailable: code_pb2.UNAVAILABLE,
         NotReady: code_pb2.UNAVAILABLE,
+        Overloaded: code_pb2.UNAVAILABLE,
         Draining: code_pb2.UNAVAILABLE,
     }
 )

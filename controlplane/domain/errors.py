@@ -16,10 +16,13 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── RouteNotFound          ROUTE_NOT_FOUND
     │   ├── DrainNotFound          DRAIN_NOT_FOUND
     │   ├── StopNotFound           STOP_NOT_FOUND
-    │   └── RolloutNotFound        ROLLOUT_NOT_FOUND
+    │   ├── RolloutNotFound        ROLLOUT_NOT_FOUND
+    │   ├── NamespaceNotFound      NAMESPACE_NOT_FOUND    or none that the caller may see
+    │   └── TokenNotFound          TOKEN_NOT_FOUND
     ├── AlreadyExists
     │   ├── AgentExists            AGENT_EXISTS           name@version is taken; says by whom
     │   ├── PolicyExists           POLICY_EXISTS
+    │   ├── NamespaceExists        NAMESPACE_EXISTS
     │   └── RequestIdReused        REQUEST_ID_REUSED      same request_id, other content
     ├── RevisionConflict           REVISION_CONFLICT      expected_revision is stale
     ├── FailedPrecondition
@@ -28,10 +31,25 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── ActivationRefused      ACTIVATION_REFUSED     a policy says no
     │   ├── ActivationPending      ACTIVATION_PENDING     a policy wants a confirmation
     │   ├── LeaseFenced            LEASE_FENCED           the lease of the task has ended
-    │   └── RolloutActive          ROLLOUT_ACTIVE         one rollout per agent name
-    ├── LimitExceeded              LIMIT_EXCEEDED         a quota or a bound; carries the limit
+    │   ├── RolloutActive          ROLLOUT_ACTIVE         one rollout per agent name
+    │   ├── NamespaceNotEmpty      NAMESPACE_NOT_EMPTY
+    │   ├── NamespaceTerminating   NAMESPACE_TERMINATING
+    │   └── NoCertificateAuthority NO_CERTIFICATE_AUTHORITY
+    ├── Unauthenticated
+    │   ├── CredentialMissing      CREDENTIAL_MISSING
+    │   ├── CredentialInvalid      CREDENTIAL_INVALID     says why, in a word
+    │   ├── CredentialExpired      CREDENTIAL_EXPIRED
+    │   └── CredentialRevoked      CREDENTIAL_REVOKED
+    ├── Forbidden
+    │   ├── PermissionDenied       PERMISSION_DENIED      no role has the permission
+    │   ├── AgentBanned            AGENT_BANNED
+    │   └── ForeignAgent           FOREIGN_AGENT          an agent speaks only for itself
+    ├── LimitExceeded              LIMIT_EXCEEDED         a bound; carries the limit
+    │   ├── RateLimited            RATE_LIMITED           too many calls or streams; retry
+    │   └── QuotaExceeded          QUOTA_EXCEEDED         a quota of the namespace
     ├── StoreUnavailable           STORE_UNAVAILABLE      retry; the write may have happened
     ├── NotReady                   NOT_READY              no snapshot loaded yet
+    ├── Overloaded                 OVERLOADED             this replica refuses what can wait
     └── Draining                   DRAINING               this replica is shutting down
 """
 

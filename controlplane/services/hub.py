@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from controlplane.domain.access.records import SYSTEM_NAMESPACE
+
 
 class Subscription:
     """One watcher's ear; made by `Hub.subscribe`."""
@@ -84,6 +86,11 @@ class Hub:
     def listener_count(self) -> int:
         """Number of distinct subscriptions; for metrics and leak tests."""
         return len({s for listeners in self._listeners.values() for s in listeners})
+
+
+def access_topic() -> str:
+    """Return the topic of rights, credentials, bans and namespaces."""
+    return f"{SYSTEM_NAMESPACE}/access"
 
 
 def agents_topic(namespace: str) -> str:

@@ -9,15 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from controlplane.domain.access.records import SYSTEM_NAMESPACE
 from controlplane.domain.agents import Agent, Instance, InstanceState
 from controlplane.domain.configs import BASE_SCHEMA, ConfigLayer, ConfigSchema
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.extra_validator import CompiledExtraSchema
 from controlplane.domain.errors import NotReady
 from controlplane.domain.policies import Effect, OnError, Policy, PolicySet
+from controlplane.services.access.view import ACCESS_COLLECTIONS, AccessView
 from controlplane.services.agent_index import AgentIndex
 from controlplane.services.hub import (
     Hub,
+    access_topic,
     agent_topic,
     agents_topic,
     layer_topic,
@@ -152,6 +155,8 @@ class NamespaceView:
         self._config_schema: ConfigSchema | None = BASE_SCHEMA
         """None: `extra_schema` was not compiled yet."""
         self.work = WorkView(name)
+        self.access = AccessView()
+        """Empty but in the system namespace."""
         self.loads_changed = False
         """Whether leases came or went since `load_version` last grew."""
         self.policies: dict[str, Policy] = {}
@@ -213,6 +218,9 @@ class NamespaceView:
                 self.extra_schema, self._config_schema = value, None
             case Collection.NAMES | Collection.POLICIES | Collection.TASK_DATA:
                 pass
+            case _ if collection in ACCESS_COLLECTIONS:
+                self.access.apply(collection, key, value)
+                changes.topics.add(access_topic())
             case _:
                 self.work.apply(collection, key, value, changes.topics, changes.holders)
 
@@ -303,6 +311,8 @@ class ReadModel:
         """False until the first complete load."""
         self._default_effect = default_effect
         self._views: dict[str, NamespaceView] = {}
+        self._no_access = AccessView()
+        """While nothing was ever written about rights and credentials."""
 
     def view(self, namespace: str) -> NamespaceView:
         """Return the view of a namespace; an empty one for a namespace nobody wrote to.
@@ -316,6 +326,20 @@ class ReadModel:
                 raise NotReady
             return NamespaceView(namespace, self._default_effect)
         return view
+
+    @property
+    def access(self) -> AccessView:
+        """Rights and credentials as this replica knows them.
+
+        Raises:
+            NotReady: this replica has not loaded its first snapshot yet.
+        """
+        view = self._views.get(SYSTEM_NAMESPACE)
+        if view is not None:
+            return view.access
+        if not self.ready:
+            raise NotReady
+        return self._no_access
 
     def views(self) -> Mapping[str, NamespaceView]:
         """Return every namespace that holds something."""

@@ -44,6 +44,18 @@ class Collection(StrEnum):
     """rollout_id -> domain.rollouts.model.Rollout"""
     ACTIVE_ROLLOUTS = "rolloutnames"
     """agent name -> rollout_id (str): one at a time"""
+    NAMESPACES = "namespaces"
+    """name -> domain.namespaces.Namespace; like those below only in SYSTEM_NAMESPACE"""
+    ROLE_BINDINGS = "bindings"
+    """binding_id -> domain.access.records.RoleBinding"""
+    API_TOKENS = "apitokens"
+    """token_id -> domain.access.records.ApiToken"""
+    TOKEN_USES = "tokenuses"  # noqa: S105 - a name, not a secret
+    """token_id -> domain.access.records.TokenUse"""
+    JOIN_TOKENS = "jointokens"
+    """token_id -> domain.access.records.JoinToken"""
+    BANS = "bans"
+    """records.ban_key -> domain.access.records.Ban"""
 
 
 UNFOLLOWED: Final = frozenset({Collection.TASK_DATA})

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
+from controlplane.domain.access.records import ApiToken, Ban, JoinToken, RoleBinding, TokenUse
 from controlplane.domain.agents import Agent, Instance
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer
 from controlplane.domain.drains import Drain, EmergencyStop, StopAcknowledgement
+from controlplane.domain.namespaces import Namespace
 from controlplane.domain.policies.model import Policy
 from controlplane.domain.rollouts.model import Rollout
 from controlplane.domain.routes import Route, SessionPin
@@ -42,6 +44,12 @@ _SCHEMAS: Final[tuple[tuple[Any, int, int], ...]] = (
     (EmergencyStop, 12, 1),
     (StopAcknowledgement, 13, 1),
     (Rollout, 14, 1),
+    (Namespace, 15, 1),
+    (RoleBinding, 16, 1),
+    (ApiToken, 17, 1),
+    (TokenUse, 18, 1),
+    (JoinToken, 19, 1),
+    (Ban, 20, 1),
 )
 _PLAIN_TAG: Final = bytes((0, 1))
 _PLAIN_TYPES: Final = (dict, list, tuple, int, float, bool, bytes, type(None))

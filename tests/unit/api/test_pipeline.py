@@ -11,8 +11,9 @@ from grpc_status import rpc_status as typed_rpc_status
 from controlplane.api.concerns import standard_concerns
 from controlplane.api.context import current_caller, current_request_id
 from controlplane.api.drain import Drain
-from controlplane.api.methods import METHODS, Method, Permission, RateClass
+from controlplane.api.methods import METHODS, Method, RateClass
 from controlplane.api.pipeline import Concern, Pipeline, RegistrationError, raw_unary
+from controlplane.domain.access.permissions import Permission
 from controlplane.domain.errors import AgentNotFound, InvalidArgument, StoreUnavailable
 from fleetplane.v1 import registry_service_pb2 as pb
 from tests.fakes.echo_service import Edge, delta, echo, edge

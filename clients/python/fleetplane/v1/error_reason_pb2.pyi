@@ -87,6 +87,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. A rollout of this agent is under way. Metadata: `agent_name`, `rollout_id`."""
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 50
     """RESOURCE_EXHAUSTED. A bound is reached; the message names it. Metadata: `limit`."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 51
+    """RESOURCE_EXHAUSTED with RetryInfo. The caller, or its namespace, makes more calls or opens more
+    streams than it may. Metadata: `limit`, `per` = `identity`, `namespace`, `stream` or `address`.
+    """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 52
+    """RESOURCE_EXHAUSTED. A quota of the namespace is used up. Metadata: `quota`, `limit`, `namespace`."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 60
     """UNAVAILABLE with RetryInfo. The store did not answer; a write may or may not have happened, so
     repeat it with the same request_id.
@@ -95,6 +101,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE with RetryInfo. This replica has no complete snapshot yet."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 62
     """UNAVAILABLE with RetryInfo. This replica is shutting down."""
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 63
+    """UNAVAILABLE with RetryInfo. This replica has more to do than it can; it refuses what can wait."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 70
     """DEADLINE_EXCEEDED. The call's own deadline, or the server's bound for this method, passed.
     A write may or may not have happened: repeat it with the same request_id.
@@ -103,6 +111,36 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL. A defect in the daemon; the text stays in its log under the request id given in
     metadata `request_id`.
     """
+    ERROR_REASON_CREDENTIAL_MISSING: _ErrorReason.ValueType  # 100
+    """UNAUTHENTICATED. The call shows no credential, and needs one."""
+    ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 101
+    """UNAUTHENTICATED. The credential is not one that this daemon accepts: malformed, unknown, of another
+    issuer or audience, wrongly signed, not valid yet. Metadata: `why`.
+    """
+    ERROR_REASON_CREDENTIAL_EXPIRED: _ErrorReason.ValueType  # 102
+    """UNAUTHENTICATED. The credential has ended: renew it, or make another one."""
+    ERROR_REASON_CREDENTIAL_REVOKED: _ErrorReason.ValueType  # 103
+    """UNAUTHENTICATED. The credential was revoked, or a join token used up. Metadata: `token_id`."""
+    ERROR_REASON_AGENT_BANNED: _ErrorReason.ValueType  # 104
+    """PERMISSION_DENIED. The agent name is banned. Metadata: `namespace`, `agent_name`."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 105
+    """PERMISSION_DENIED. No role of the caller has the permission. Metadata: `permission`, `namespace`."""
+    ERROR_REASON_FOREIGN_AGENT: _ErrorReason.ValueType  # 106
+    """PERMISSION_DENIED. An agent may only speak for itself. Metadata: `agent_name` = who it is."""
+    ERROR_REASON_NO_CERTIFICATE_AUTHORITY: _ErrorReason.ValueType  # 107
+    """FAILED_PRECONDITION. The daemon has no certificate authority to sign with."""
+    ERROR_REASON_NAMESPACE_NOT_FOUND: _ErrorReason.ValueType  # 110
+    """NOT_FOUND. No such namespace, or none that the caller may see. Metadata: `namespace`."""
+    ERROR_REASON_TOKEN_NOT_FOUND: _ErrorReason.ValueType  # 111
+    """NOT_FOUND. No such token in this namespace. Metadata: `token_id`."""
+    ERROR_REASON_NAMESPACE_EXISTS: _ErrorReason.ValueType  # 112
+    """ALREADY_EXISTS. Metadata: `namespace`."""
+    ERROR_REASON_NAMESPACE_NOT_EMPTY: _ErrorReason.ValueType  # 113
+    """FAILED_PRECONDITION. The namespace still holds something. Metadata: `namespace`, and the number of
+    each kind of thing, such as `agents`.
+    """
+    ERROR_REASON_NAMESPACE_TERMINATING: _ErrorReason.ValueType  # 114
+    """FAILED_PRECONDITION. The namespace is being removed. Metadata: `namespace`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every non-OK answer of Fleetplane carries a `google.rpc.ErrorInfo` with
@@ -172,6 +210,12 @@ ERROR_REASON_ROLLOUT_ACTIVE: ErrorReason.ValueType  # 45
 """FAILED_PRECONDITION. A rollout of this agent is under way. Metadata: `agent_name`, `rollout_id`."""
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 50
 """RESOURCE_EXHAUSTED. A bound is reached; the message names it. Metadata: `limit`."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 51
+"""RESOURCE_EXHAUSTED with RetryInfo. The caller, or its namespace, makes more calls or opens more
+streams than it may. Metadata: `limit`, `per` = `identity`, `namespace`, `stream` or `address`.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 52
+"""RESOURCE_EXHAUSTED. A quota of the namespace is used up. Metadata: `quota`, `limit`, `namespace`."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 60
 """UNAVAILABLE with RetryInfo. The store did not answer; a write may or may not have happened, so
 repeat it with the same request_id.
@@ -180,6 +224,8 @@ ERROR_REASON_NOT_READY: ErrorReason.ValueType  # 61
 """UNAVAILABLE with RetryInfo. This replica has no complete snapshot yet."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 62
 """UNAVAILABLE with RetryInfo. This replica is shutting down."""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 63
+"""UNAVAILABLE with RetryInfo. This replica has more to do than it can; it refuses what can wait."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 70
 """DEADLINE_EXCEEDED. The call's own deadline, or the server's bound for this method, passed.
 A write may or may not have happened: repeat it with the same request_id.
@@ -188,6 +234,36 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """INTERNAL. A defect in the daemon; the text stays in its log under the request id given in
 metadata `request_id`.
 """
+ERROR_REASON_CREDENTIAL_MISSING: ErrorReason.ValueType  # 100
+"""UNAUTHENTICATED. The call shows no credential, and needs one."""
+ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 101
+"""UNAUTHENTICATED. The credential is not one that this daemon accepts: malformed, unknown, of another
+issuer or audience, wrongly signed, not valid yet. Metadata: `why`.
+"""
+ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 102
+"""UNAUTHENTICATED. The credential has ended: renew it, or make another one."""
+ERROR_REASON_CREDENTIAL_REVOKED: ErrorReason.ValueType  # 103
+"""UNAUTHENTICATED. The credential was revoked, or a join token used up. Metadata: `token_id`."""
+ERROR_REASON_AGENT_BANNED: ErrorReason.ValueType  # 104
+"""PERMISSION_DENIED. The agent name is banned. Metadata: `namespace`, `agent_name`."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 105
+"""PERMISSION_DENIED. No role of the caller has the permission. Metadata: `permission`, `namespace`."""
+ERROR_REASON_FOREIGN_AGENT: ErrorReason.ValueType  # 106
+"""PERMISSION_DENIED. An agent may only speak for itself. Metadata: `agent_name` = who it is."""
+ERROR_REASON_NO_CERTIFICATE_AUTHORITY: ErrorReason.ValueType  # 107
+"""FAILED_PRECONDITION. The daemon has no certificate authority to sign with."""
+ERROR_REASON_NAMESPACE_NOT_FOUND: ErrorReason.ValueType  # 110
+"""NOT_FOUND. No such namespace, or none that the caller may see. Metadata: `namespace`."""
+ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 111
+"""NOT_FOUND. No such token in this namespace. Metadata: `token_id`."""
+ERROR_REASON_NAMESPACE_EXISTS: ErrorReason.ValueType  # 112
+"""ALREADY_EXISTS. Metadata: `namespace`."""
+ERROR_REASON_NAMESPACE_NOT_EMPTY: ErrorReason.ValueType  # 113
+"""FAILED_PRECONDITION. The namespace still holds something. Metadata: `namespace`, and the number of
+each kind of thing, such as `agents`.
+"""
+ERROR_REASON_NAMESPACE_TERMINATING: ErrorReason.ValueType  # 114
+"""FAILED_PRECONDITION. The namespace is being removed. Metadata: `namespace`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,1 @@
+"""Adapters of what proves who somebody is: certificates, authorities, OIDC tokens."""
