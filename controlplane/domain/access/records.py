@@ -1,11 +1,14 @@
 """What is kept about rights and credentials. All of it lives in `SYSTEM_NAMESPACE`."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
 SYSTEM_NAMESPACE: Final = "@system"
 """Where the ledger keeps namespaces, rights and credentials. No caller can name it: `@` is not
 allowed in names of namespaces."""
+
+_BINDING_ID_DIGITS: Final = 32  # 128 bits: nobody finds two bindings that share an identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +124,16 @@ class Ban:
     banned_by: str = ""
     created_at_ms: int = 0
     revision: int = 0
+
+
+def binding_id_of(subject: str, role: str, namespace: str) -> str:
+    """Return the identity of the binding of a subject to a role in a namespace (`*`: everywhere).
+
+    Made of what it says, so that saying it twice is one binding, whoever says it.
+    """
+    # None of the three may hold a NUL, so nothing else joins to the same text.
+    said = f"{subject}\0{role}\0{namespace}"
+    return f"rb-{hashlib.sha256(said.encode()).hexdigest()[:_BINDING_ID_DIGITS]}"
 
 
 def uses_counter(token_id: str) -> str:
