@@ -11,9 +11,12 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # has 
 from grpc_status import rpc_status
 
 from fleetplane.v1 import (
+    access_service_pb2,
     agent_pb2,
     config_service_pb2,
+    identity_service_pb2,
     lifecycle_service_pb2,
+    namespace_service_pb2,
     policy_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
@@ -21,6 +24,7 @@ from fleetplane.v1 import (
     task_service_pb2,
 )
 from tests.e2e import (
+    bad_access_requests,
     bad_config_requests,
     bad_lifecycle_requests,
     bad_page_requests,
@@ -47,6 +51,9 @@ _SERVICES = tuple(
         (task_service_pb2, "TaskService"),
         (routing_service_pb2, "RoutingService"),
         (rollout_service_pb2, "RolloutService"),
+        (identity_service_pb2, "IdentityService"),
+        (access_service_pb2, "AccessService"),
+        (namespace_service_pb2, "NamespaceService"),
     )
 )
 ROWS = (
@@ -57,6 +64,7 @@ ROWS = (
     *bad_lifecycle_requests.ROWS,
     *bad_task_requests.ROWS,
     *bad_rollout_requests.ROWS,
+    *bad_access_requests.ROWS,
 )
 METHODS = {method.name: method for service in _SERVICES for method in service.methods}
 

@@ -9,6 +9,7 @@ from google.rpc import (  # type: ignore[import-untyped]  # no py.typed
 from controlplane.api import status
 from controlplane.api.status import code_of, entry_error_of, reason_of, status_of
 from controlplane.domain import errors
+from controlplane.domain.access import refusals as refusals_of_access
 from controlplane.domain.errors import (
     AgentNotFound,
     DomainError,
@@ -30,7 +31,7 @@ def refusals() -> list[type[DomainError]]:
     while waiting:
         kind = waiting.pop()
         waiting.extend(kind.__subclasses__())
-        if kind.__module__ == errors.__name__:
+        if kind.__module__ in {errors.__name__, refusals_of_access.__name__}:
             found.append(kind)
     parents = {base for kind in found for base in kind.__bases__}
     return [kind for kind in found if kind.reason or kind not in parents]
