@@ -20,8 +20,11 @@ from pathlib import Path
 import pytest
 
 from fleetplane.v1 import (
+    access_service_pb2,
     config_service_pb2,
+    identity_service_pb2,
     lifecycle_service_pb2,
+    namespace_service_pb2,
     policy_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
@@ -55,6 +58,9 @@ _MODULES = (
     task_service_pb2,
     routing_service_pb2,
     rollout_service_pb2,
+    identity_service_pb2,
+    access_service_pb2,
+    namespace_service_pb2,
 )
 
 
