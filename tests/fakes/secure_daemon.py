@@ -4,7 +4,6 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -55,6 +54,13 @@ class SecureDaemon:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
+        self.ca_dir = daemon.data_dir / "ca"
+        self._first = self
+
+    def shares_authority_with(self, other: "SecureDaemon") -> None:
+        """Say that the authority and the administrator's token are those of another replica."""
+        self.ca_dir = other.ca_dir
+        self._first = other
 
     @property
     def address(self) -> str:
@@ -69,16 +75,12 @@ class SecureDaemon:
         return address
 
     @property
-    def ca_dir(self) -> Path:
-        return self.daemon.data_dir / "ca"
-
-    @property
     def roots(self) -> bytes:
         return (self.ca_dir / "bundle.pem").read_bytes()
 
     @property
     def admin_token(self) -> str:
-        return (self.daemon.data_dir / "admin-token").read_text(encoding="utf-8").strip()
+        return (self._first.daemon.data_dir / "admin-token").read_text(encoding="utf-8").strip()
 
     def channel(self) -> grpc.Channel:
         """Return a channel to the port for tokens, without a credential."""
