@@ -4,7 +4,6 @@ Everything that no binding gives is refused. The only right without a binding is
 act as itself, in the namespace that its certificate names.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -23,9 +22,6 @@ STOPPED_BY_TERMINATION: Final = frozenset(
 
 NEVER: Final = 0
 """In place of a moment in ms: it never comes."""
-
-_ID_BYTES: Final = 16
-"""Of the digest in a binding's id: 128 bits, so that nobody finds two bindings with one id."""
 
 _OWN_ROLE: Final = ROLES[RoleName.AGENT]
 """What the certificate of an agent gives it, for itself."""
@@ -119,15 +115,6 @@ def sufficient_roles(permission: Permission) -> tuple[RoleName, ...]:
     if permission in FREE:
         return tuple(ROLES)
     return tuple(name for name, role in ROLES.items() if permission in role.permissions)
-
-
-def binding_id_of(subject: str, role: str, namespace: str) -> str:
-    """Return the id of the one binding of a subject to a role in a namespace, `rb-...`."""
-    digest = hashlib.blake2b(digest_size=_ID_BYTES)
-    for part in (subject, role, namespace):
-        raw = part.encode()
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    return f"rb-{digest.hexdigest()}"
 
 
 def _last_first(binding: RoleBinding) -> tuple[bool, int, str]:

@@ -84,6 +84,12 @@ class Authoriser:
         """Whether callers have to show who they are."""
         return self._authenticates
 
+    def authenticating(self) -> "Authoriser":
+        """Return one that judges as if callers had to show who they are; itself if they have to."""
+        if self._authenticates:
+            return self
+        return Authoriser(self._read_model, self._clock, authenticates=True, admins=self._admins)
+
     def authorise(self, caller: Caller, permission: Permission, namespace: str) -> bool:
         """Let a call pass; return whether the caller is confined to the agent that it is.
 
@@ -206,7 +212,9 @@ class Authoriser:
         what = _CREDENTIALS.get(caller.kind, "the credential")
         if caller.token_id:
             token = access.api_tokens.get(caller.token_id)
-            if token is None or token.revoked:
+            if token is None:
+                return CredentialRevoked(what, caller.token_id, "does not exist any more")
+            if token.revoked:
                 return CredentialRevoked(what, caller.token_id)
         if has_ended(caller.expires_at_ms, self._clock.store_ms()):
             return CredentialExpired(what)
