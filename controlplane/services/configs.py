@@ -31,6 +31,7 @@ from controlplane.services.extra_checks import (
     refuse_wrong_merges,
     schema_for_change,
 )
+from controlplane.services.namespaces.quotas import NO_QUOTAS, QuotaKeeper
 from controlplane.services.ports import (
     Append,
     AuditEntry,
@@ -88,7 +89,10 @@ class ConfigChanged:
 class Configs:
     """Reads, changes and restores configuration."""
 
-    def __init__(self, ledger: Ledger, read_model: ReadModel, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, read_model: ReadModel, clock: Clock, quotas: QuotaKeeper = NO_QUOTAS
+    ) -> None:
+        self._quotas = quotas
         self._ledger = ledger
         self._read_model = read_model
         self._clock = clock
@@ -132,6 +136,7 @@ class Configs:
             InvalidArgument: any path or value is wrong; nothing was written.
             RevisionConflict: the layer is not at the expected revision.
             AgentNotFound: an agent_id scope of nobody.
+            QuotaExceeded: the configuration of the namespace would be too large.
         """
         await self._require_agent(namespace, change.scope)
         for _ in range(MAX_ATTEMPTS):
@@ -153,6 +158,7 @@ class Configs:
                 may_widen=change.may_widen,
             )
             condition = guard(view, current, fresh)
+            await self._quotas.check_config(view, current, fresh)
             chains = self.chains(view, change.scope)
             await refuse_wrong_merges(view.config_schema(), chains, current, fresh, prefix="set")
             if change.dry_run:
@@ -209,6 +215,7 @@ class Configs:
                 schema=schema_for_change(view, current),
             )
             condition = guard(view, current, fresh)
+            await self._quotas.check_config(view, current, fresh)
             await refuse_wrong_merges(
                 view.config_schema(),
                 self.chains(view, scope),

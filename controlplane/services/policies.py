@@ -14,11 +14,13 @@ from controlplane.domain.errors import (
     StoreUnavailable,
 )
 from controlplane.domain.identity import Caller
+from controlplane.domain.namespaces import Quota
 from controlplane.domain.policies import (
     Policy,
     lint,
     validate_policy,
 )
+from controlplane.services.namespaces.quotas import NO_QUOTAS, QuotaKeeper
 from controlplane.services.ports import (
     ABSENT,
     AuditEntry,
@@ -57,9 +59,17 @@ class PolicyPage:
 class Policies:
     """Keeps the policies of a namespace."""
 
-    def __init__(self, ledger: Ledger, read_model: ReadModel, *, max_policies: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        read_model: ReadModel,
+        *,
+        max_policies: int,
+        quotas: QuotaKeeper = NO_QUOTAS,
+    ) -> None:
         self._ledger = ledger
         self._read_model = read_model
+        self._quotas = quotas
         self._max_policies = max_policies
 
     async def create(
@@ -77,7 +87,7 @@ class Policies:
         Raises:
             InvalidArgument: with every violation, as `policy.<path>`.
             PolicyExists: its id is taken.
-            LimitExceeded: the namespace holds too many.
+            LimitExceeded: the namespace holds too many; QuotaExceeded by its own quota.
         """
         policy = replace(policy, updated_by=caller.name)
         require_valid(policy)
@@ -85,26 +95,27 @@ class Policies:
         if len(view.policies) >= self._max_policies and policy.policy_id not in view.policies:
             raise LimitExceeded("policies per namespace", limit=self._max_policies)
         remarks = warnings_about(view, policy)
-        if dry_run:
-            if policy.policy_id in view.policies:
-                raise PolicyExists(policy.policy_id)
-            return policy, remarks
-        try:
-            committed = await self._ledger.commit(
-                Transaction(
-                    namespace=namespace,
-                    steps=(Put(Collection.POLICIES, policy.policy_id, policy, ABSENT),),
-                    audit=_audit(
-                        caller, "CreatePolicy", policy.policy_id, "created", reason, request
-                    ),
-                    request=request,
-                    answer=policy.policy_id,
-                )
+        policy_id = policy.policy_id
+        with self._quotas.claims(namespace) as claims:
+            if policy_id not in view.policies:
+                claims.take(Quota.POLICIES, policy_id, lambda view: policy_id in view.policies)
+            if dry_run:
+                if policy_id in view.policies:
+                    raise PolicyExists(policy_id)
+                return policy, remarks
+            transaction = Transaction(
+                namespace=namespace,
+                steps=(Put(Collection.POLICIES, policy_id, policy, ABSENT),),
+                audit=_audit(caller, "CreatePolicy", policy_id, "created", reason, request),
+                request=request,
+                answer=policy_id,
             )
-        except ConditionFailed:
-            raise PolicyExists(policy.policy_id) from None
+            try:
+                committed = await self._ledger.commit(transaction)
+            except ConditionFailed:
+                raise PolicyExists(policy_id) from None
         if committed.replayed:
-            return (await self._stored(namespace, policy.policy_id)).value, remarks
+            return (await self._stored(namespace, policy_id)).value, remarks
         return _stamped(policy, committed), remarks
 
     async def get(self, namespace: str, policy_id: str, *, min_revision: int) -> Policy:

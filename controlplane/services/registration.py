@@ -11,7 +11,9 @@ from controlplane.domain.errors import (
 )
 from controlplane.domain.identity import Caller
 from controlplane.domain.liveness import LivenessSettings
+from controlplane.domain.namespaces import Quota
 from controlplane.domain.registration import content_equal
+from controlplane.services.namespaces.quotas import Claims
 from controlplane.services.ports import (
     ABSENT,
     AuditEntry,
@@ -198,6 +200,25 @@ class RegistrationPlanner:
             ),
             True,
         )
+
+
+def claim_room(claims: Claims, plan: Plan, known: Known) -> None:
+    """Claim room for what a plan adds to its namespace.
+
+    An agent that was there before, and a process that takes the place of another one, add nothing.
+
+    Raises:
+        QuotaExceeded: there is no room for it.
+    """
+    agent, instance = plan.answer.agent, plan.answer.instance
+    if plan.transaction is None:
+        return
+    if agent.revision == 0:
+        name_version = agent.spec.name_version
+        claims.take(Quota.AGENTS, name_version, lambda view: name_version in view.agent_id_of)
+    if instance is not None and known.instance is None:
+        instance_id = instance.instance_id
+        claims.take(Quota.INSTANCES, instance_id, lambda view: instance_id in view.instances)
 
 
 def known_here(view: NamespaceView, registration: Registration) -> Known:

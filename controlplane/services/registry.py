@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
+from controlplane.domain.access.refusals import QuotaExceeded
 from controlplane.domain.agents import Agent, AgentSpec, AgentStatus
 from controlplane.domain.errors import (
     AgentExists,
@@ -18,6 +20,7 @@ from controlplane.domain.errors import (
 from controlplane.domain.identity import Caller
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.domain.registration import apply_mask
+from controlplane.services.namespaces.quotas import NO_QUOTAS, Claims, QuotaKeeper
 from controlplane.services.ports import (
     AuditEntry,
     Collection,
@@ -38,6 +41,7 @@ from controlplane.services.registration import (
     Registered,
     Registration,
     RegistrationPlanner,
+    claim_room,
     known_here,
 )
 
@@ -55,9 +59,11 @@ class Registry:
         read_model: ReadModel,
         ids: IdSource,
         liveness: LivenessSettings,
+        quotas: QuotaKeeper = NO_QUOTAS,
     ) -> None:
         self._ledger = ledger
         self._read_model = read_model
+        self._quotas = quotas
         self._planner = RegistrationPlanner(ids, liveness)
 
     async def register(
@@ -70,6 +76,7 @@ class Registry:
             InvalidTransition: the agent is decommissioned.
             InstanceFenced: a newer process took the instance_id.
             RequestIdReused: the request_id came with other content before.
+            QuotaExceeded: the namespace may not hold more agents, or instances.
         """
         (outcome,) = await self.register_many(namespace, (registration,), caller=caller)
         if isinstance(outcome, DomainError):
@@ -80,13 +87,26 @@ class Registry:
         self, namespace: str, registrations: Sequence[Registration], *, caller: Caller
     ) -> list[Registered | DomainError]:
         """Register many, each for itself, in one round trip where nobody competes."""
+        with self._quotas.claims(namespace) as claims:
+            outcomes = await self._register_what_is_known(namespace, registrations, claims, caller)
+        return await self._settle_contested(namespace, registrations, outcomes, caller)
+
+    async def _register_what_is_known(
+        self,
+        namespace: str,
+        registrations: Sequence[Registration],
+        claims: Claims,
+        caller: Caller,
+    ) -> "list[_Outcome | None]":
+        """Decide on the copy in memory; None where the ledger must be asked."""
         view = self._read_model.view(namespace)
-        outcomes: list[Registered | DomainError | None] = []
+        outcomes: list[_Outcome | None] = []
         planned: list[tuple[int, Plan, Transaction]] = []
         for registration in registrations:
             try:
                 known = known_here(view, registration)
                 plan = self._planner.plan(namespace, registration, known, caller)
+                claim_room(claims, plan, known)
             except DomainError as refusal:
                 outcomes.append(refusal)
                 continue
@@ -97,7 +117,7 @@ class Registry:
             results = await self._commit([transaction for *_, transaction in planned])
             for (index, plan, _), result in zip(planned, results, strict=True):
                 outcomes[index] = _outcome(plan, result)
-        return await self._settle_contested(namespace, registrations, outcomes, caller)
+        return outcomes
 
     async def _commit(self, transactions: Sequence[Transaction]) -> list[Committed | Exception]:
         """Commit each for itself; a lone one shares its round trip with those of other calls."""
@@ -139,7 +159,9 @@ class Registry:
                 plan = self._planner.plan(namespace, registration, known, caller)
                 if plan.transaction is None:
                     return plan.answer
-                committed = await self._ledger.commit(plan.transaction)
+                with self._quotas.claims(namespace) as claims:
+                    claim_room(claims, plan, known)
+                    committed = await self._ledger.commit(plan.transaction)
             except ConditionFailed:
                 continue
             except DomainError as refusal:
@@ -274,5 +296,15 @@ def _outcome(plan: Plan, result: Committed | Exception) -> _Outcome | None:
             raise result
 
 
+_STALE: Final = (
+    AgentExists,
+    InstanceFenced,
+    InvalidArgument,
+    InvalidTransition,
+    QuotaExceeded,
+)
+"""Refusals that another view of the ledger might not make."""
+
+
 def _may_be_stale(outcome: _Outcome) -> bool:
-    return isinstance(outcome, AgentExists | InvalidTransition | InstanceFenced | InvalidArgument)
+    return isinstance(outcome, _STALE)

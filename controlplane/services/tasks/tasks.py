@@ -9,16 +9,19 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controlplane.domain.access.refusals import QuotaExceeded
 from controlplane.domain.errors import (
     DomainError,
     LimitExceeded,
     TaskNotFound,
 )
 from controlplane.domain.identity import Caller
+from controlplane.domain.namespaces import Quota
 from controlplane.domain.task_limits import validate_message, validate_spec
 from controlplane.domain.task_rules import ended, submitted
 from controlplane.domain.tasks import Task, TaskReason, TaskSpec, TaskState
 from controlplane.services.families import commit_each
+from controlplane.services.namespaces.quotas import NO_QUOTAS, Claims, IsThere, QuotaKeeper
 from controlplane.services.ports import (
     AuditEntry,
     Clock,
@@ -81,11 +84,13 @@ class Tasks:
         clock: Clock,
         *,
         max_waiting: int,
+        quotas: QuotaKeeper = NO_QUOTAS,
     ) -> None:
         """Prepare the use cases.
 
-        At most `max_waiting` tasks of a namespace may wait. Replicas count for themselves and hear
-        of each other within milliseconds, so a burst may exceed it by what is under way.
+        At most `max_waiting` tasks of a namespace may wait, or fewer by its quota. Replicas count
+        for themselves and hear of each other within milliseconds, so a burst may exceed it by what
+        is under way.
         """
         self._ledger = ledger
         self._read_model = read_model
@@ -94,13 +99,14 @@ class Tasks:
         self._assigner = assigner
         self._clock = clock
         self._max_waiting = max_waiting
+        self._quotas = quotas
 
     async def submit(self, namespace: str, submission: Submission, *, caller: Caller) -> Task:
         """Make a task; `caller` is its submitter unless it names one.
 
         Raises:
             InvalidArgument: with every violation, as `spec.<path>` or `payload`.
-            LimitExceeded: too many tasks wait.
+            LimitExceeded: too many tasks wait; QuotaExceeded by the quota of the namespace.
             RequestIdReused: the request was something else.
             TaskNotFound: it was submitted before, and is gone already.
         """
@@ -198,17 +204,18 @@ class Tasks:
                 planned[index] = self._planned(submission, caller)
             except DomainError as refusal:
                 outcomes[index] = refusal
-        excess = list(planned)[self._room(namespace) :]
-        if excess:
-            outcomes |= await self._refused(namespace, {i: submissions[i] for i in excess})
-            planned = {i: task for i, task in planned.items() if i not in outcomes}
-        results = await commit_each(
-            self._ledger,
-            [
-                _submission(namespace, task, submissions[index], caller, method)
-                for index, task in planned.items()
-            ],
-        )
+        with self._quotas.claims(namespace) as claims:
+            refusals = self._without_room(namespace, planned, claims)
+            if refusals:
+                outcomes |= await self._refused(namespace, submissions, refusals)
+                planned = {i: task for i, task in planned.items() if i not in outcomes}
+            results = await commit_each(
+                self._ledger,
+                [
+                    _submission(namespace, task, submissions[index], caller, method)
+                    for index, task in planned.items()
+                ],
+            )
         replays: dict[int, str] = {}
         for (index, task), result in zip(planned.items(), results, strict=True):
             if isinstance(result, Committed) and result.replayed:
@@ -235,28 +242,44 @@ class Tasks:
             self._ids.new_id("tsk"), spec, payload_bytes=size, now_ms=self._clock.store_ms()
         )
 
-    def _room(self, namespace: str) -> int:
+    def _without_room(
+        self, namespace: str, planned: Mapping[int, Task], claims: Claims
+    ) -> dict[int, DomainError]:
+        """Claim room for tasks, in order; return the refusals of those for which there is none."""
         waiting = len(self._read_model.view(namespace).work.tasks.waiting)
-        return max(self._max_waiting - waiting, 0)
+        room = max(self._max_waiting - waiting, 0)
+        refusals: dict[int, DomainError] = {}
+        for place, (index, task) in enumerate(planned.items()):
+            if place >= room:
+                refusals[index] = LimitExceeded(
+                    "waiting tasks per namespace",
+                    limit=self._max_waiting,
+                    retry_after_seconds=RETRY_WHEN_FULL_SECONDS,
+                )
+                continue
+            try:
+                claims.take(Quota.WAITING_TASKS, task.task_id, _is_there(task.task_id))
+            except QuotaExceeded as refusal:
+                refusal.retry_after_seconds = RETRY_WHEN_FULL_SECONDS
+                refusals[index] = refusal
+        return refusals
 
     async def _refused(
-        self, namespace: str, excess: Mapping[int, Submission]
+        self,
+        namespace: str,
+        submissions: Sequence[Submission],
+        refusals: Mapping[int, DomainError],
     ) -> dict[int, DomainError]:
         """Refuse what there is no room for; a request that was carried out before needs none.
 
         The ledger is asked side by side: a plane that is full must not be kept busy by refusing.
         """
-        full = LimitExceeded(
-            "waiting tasks per namespace",
-            limit=self._max_waiting,
-            retry_after_seconds=RETRY_WHEN_FULL_SECONDS,
-        )
-        requests = {i: one.request for i, one in excess.items() if one.request is not None}
+        requests = {i: request for i in refusals if (request := submissions[i].request) is not None}
         answers = await asyncio.gather(
             *(self._ledger.find_request(namespace, request) for request in requests.values()),
             return_exceptions=True,
         )
-        refused: dict[int, DomainError] = dict.fromkeys(excess, full)
+        refused = dict(refusals)
         for index, answer in zip(requests, answers, strict=True):
             if isinstance(answer, DomainError):
                 refused[index] = answer
@@ -276,6 +299,10 @@ class Tasks:
             index: record.value if record is not None else TaskNotFound(task_id)
             for (index, task_id), record in zip(replays.items(), records, strict=True)
         }
+
+
+def _is_there(task_id: str) -> IsThere:
+    return lambda view: task_id in view.work.tasks.all
 
 
 def _submission(

@@ -1,0 +1,1 @@
+"""Tenants: their objects, what they use, their quotas, and how they end."""
