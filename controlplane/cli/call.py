@@ -6,20 +6,34 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from controlplane.cli.credentials import NO_CREDENTIALS, Credentials
 from controlplane.cli.durations import deadline
 from controlplane.cli.outcomes import WrongInput
 
 if TYPE_CHECKING:  # the SDK costs a quarter of a second: imported when a client is made
     from fleetplane import FleetClient
 
+DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+"""Where `fleetplane serve` listens by itself."""
+
+DEFAULT_NAMESPACE: Final = "default"
+
 ADDRESS_HELP: Final = "Address of the daemon: host:port, dns:///name:port or unix:/path."
 NAMESPACE_HELP: Final = "Tenant that the command works in."
 OUTPUT_HELP: Final = "For people (table) or for programs (json, yaml)."
 TIMEOUT_HELP: Final = "Deadline of a call, such as 30 or 2m; default 10s."
+PROFILE_HELP: Final = "Profile of a login. [env var: FLEETPLANE_PROFILE]"
+TOKEN_FILE_HELP: Final = (  # text for people, no secret
+    "File with the token to show. [env var: FLEETPLANE_TOKEN_FILE; the token: FLEETPLANE_TOKEN]"  # noqa: S105
+)
+CA_HELP: Final = "PEM of the authorities that may vouch for the daemon; turns TLS on."
+CERT_HELP: Final = "PEM of the certificate to show, for a port that demands one; turns TLS on."
+KEY_HELP: Final = "PEM of the private key of --cert."
 
 ATTEMPTS: Final = 4
 """Attempts of one call. An agent retries until its deadline; a person at a prompt wants to hear
@@ -38,8 +52,26 @@ class Output(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The options of the root command as they were given, by hand or in the environment.
+
+    None: not given; then the profile says it, or the default holds. See `resolving`.
+    """
+
+    address: str | None = None
+    namespace: str | None = None
+    output: Output = Output.TABLE
+    timeout: float | None = None
+    profile: str | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Globals:
-    """The options of the root command."""
+    """What holds for a command: options first, then the environment, the profile, the defaults."""
 
     address: str
     """Where the daemon is."""
@@ -49,12 +81,16 @@ class Globals:
     """How to answer."""
     timeout: float | None
     """Deadline of a call in seconds; None: the default of the SDK or of the command."""
+    credentials: Credentials = NO_CREDENTIALS
+    """How the command proves who calls, and recognises the daemon."""
+    profile: str = ""
+    """Name of the profile that was used; empty: none."""
 
     def client(self) -> "FleetClient":
         """Return a client to enter with `async with`.
 
         Raises:
-            WrongInput: the address is empty.
+            WrongInput: the address is empty, or a file with a credential cannot be read.
         """
         if not self.address.strip():
             raise WrongInput("the address of the daemon is empty", hint="it is host:port")
@@ -67,27 +103,41 @@ class Globals:
         )
 
         retry = RetryPolicy(initial_backoff=0.1, max_backoff=1.0, max_attempts=ATTEMPTS)
-        config = ChannelConfig(retry=retry, default_timeout=self.timeout or 10.0)
+        config = ChannelConfig(
+            retry=retry,
+            default_timeout=self.timeout or 10.0,
+            tls=self.credentials.read_tls(),
+            token=self.credentials.read_token(),
+        )
         return FleetClient(self.address, namespace=self.namespace, channel_config=config)
 
 
-def _shared_option(name: str, kind: Any, option: Any) -> inspect.Parameter:
+_SHARED: Final[dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]]] = {
+    "address": (str, ("--address", "-a"), {"help": ADDRESS_HELP, "metavar": "HOST:PORT"}),
+    "namespace": (str, ("--namespace", "-n"), {"help": NAMESPACE_HELP, "metavar": "NAME"}),
+    "output": (Output, ("--output", "-o"), {"help": OUTPUT_HELP}),
+    "timeout": (float, ("--timeout",), {"parser": deadline, "help": TIMEOUT_HELP}),
+    "profile": (str, ("--profile",), {"help": PROFILE_HELP, "metavar": "NAME"}),
+    "token_file": (Path, ("--token-file",), {"help": TOKEN_FILE_HELP, "metavar": "FILE"}),
+    "ca_file": (Path, ("--ca",), {"help": CA_HELP, "metavar": "FILE"}),
+    "cert_file": (Path, ("--cert",), {"help": CERT_HELP, "metavar": "FILE"}),
+    "key_file": (Path, ("--key",), {"help": KEY_HELP, "metavar": "FILE"}),
+}
+"""The root's options by the field of `Given`, accepted after the command too."""
+
+_WORTH_A_LINE: Final = frozenset({"output"})
+"""Those that the help of every command shows; all are in the help of the root."""
+
+
+def _shared_option(name: str, *, hidden: bool) -> inspect.Parameter:
+    kind, flags, settings = _SHARED[name]
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[kind | None, option],
+        annotation=Annotated[kind | None, typer.Option(*flags, hidden=hidden, **settings)],
     )
 
-
-_SHARED: Final = (
-    _shared_option("address", str, typer.Option("--address", "-a", hidden=True)),
-    _shared_option("namespace", str, typer.Option("--namespace", "-n", hidden=True)),
-    _shared_option("output", Output, typer.Option("--output", "-o", help=OUTPUT_HELP)),
-    _shared_option("timeout", float, typer.Option("--timeout", parser=deadline, hidden=True)),
-)
-"""The root's options, accepted after the command too. Only `--output` is worth a line in the help
-of every command."""
 
 Command = Callable[..., Awaitable[None] | None]
 
@@ -120,8 +170,19 @@ def epilog(examples: tuple[str, ...]) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
 
 
-def with_globals(function: Command) -> Callable[..., None]:
-    """Turn a command into what typer registers: shared options added, errors reported."""
+def with_globals(
+    function: Command,
+    *,
+    prepare: Callable[[Given], Globals] | None = None,
+    shown: frozenset[str] = frozenset(),
+) -> Callable[..., None]:
+    """Turn a command into what typer registers: shared options added, errors reported.
+
+    Args:
+        function: the command; its first parameter is `call: Globals`.
+        prepare: makes that of the options; None: `resolving.resolve`.
+        shown: fields of `Given` whose options the help shows, besides `output`.
+    """
     signature = inspect.signature(function)
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -132,18 +193,24 @@ def with_globals(function: Command) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**values: Any) -> None:
         context: typer.Context = values.pop("ctx")
-        given = {
-            one.name: value for one in _SHARED if (value := values.pop(one.name, None)) is not None
-        }
-        run_command(replace(context.obj, **given), function, values)
+        after = {one: value for one in _SHARED if (value := values.pop(one)) is not None}
+        given: Given = replace(context.obj, **after)
+        run_command(given, function, values, prepare)
 
-    parameters = [context, *own, *_SHARED]
+    visible = _WORTH_A_LINE | shown
+    shared = [_shared_option(name, hidden=name not in visible) for name in _SHARED]
+    parameters = [context, *own, *shared]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by typer
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
 
 
-def run_command(call: Globals, function: Command, values: dict[str, Any]) -> None:
+def run_command(
+    given: Given,
+    function: Command,
+    values: dict[str, Any],
+    prepare: Callable[[Given], Globals] | None = None,
+) -> None:
     """Run one command to its end and report an expected error.
 
     Raises:
@@ -152,8 +219,11 @@ def run_command(call: Globals, function: Command, values: dict[str, Any]) -> Non
     import asyncio  # noqa: PLC0415  # 40 ms that help does not need
 
     from controlplane.cli.failures import report  # noqa: PLC0415  # same
+    from controlplane.cli.resolving import resolve  # noqa: PLC0415  # same
 
+    call = None
     try:
+        call = (prepare or resolve)(given)
         result = function(call, **values)
         if inspect.iscoroutine(result):
             asyncio.run(result)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from controlplane.cli.call import Globals, Output
+from controlplane.cli.credentials import NO_CREDENTIALS
 from controlplane.cli.demo_agent import TAGS, Crew, agent_name
 from controlplane.cli.demo_board import Board
 from controlplane.cli.demo_processes import CrewProcess, own_daemon
@@ -113,7 +114,7 @@ async def reach_daemon(call: Globals, tell: Tell, *, own: bool) -> AsyncIterator
             own=True,
             pid=pid,
         )
-        yield replace(call, address=address)
+        yield replace(call, address=address, credentials=NO_CREDENTIALS)
 
 
 async def _answers(call: Globals) -> bool:

@@ -1,6 +1,7 @@
 """The root command: options that hold for every command, and the process' exit code."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,10 +9,17 @@ import typer
 from controlplane import __version__
 from controlplane.cli.call import (
     ADDRESS_HELP,
+    CA_HELP,
+    CERT_HELP,
+    DEFAULT_ADDRESS,
+    DEFAULT_NAMESPACE,
+    KEY_HELP,
     NAMESPACE_HELP,
     OUTPUT_HELP,
+    PROFILE_HELP,
     TIMEOUT_HELP,
-    Globals,
+    TOKEN_FILE_HELP,
+    Given,
     Output,
 )
 from controlplane.cli.durations import deadline
@@ -26,6 +34,8 @@ Examples:
   fleetplane policies apply examples/policies/reference.yaml
   fleetplane tasks submit --kind summarize --agent writer --payload 'a text' --wait
   fleetplane rollout start writer --to 2.1.0 --watch
+  fleetplane login --address fleet.example.com:50051 --ca ca.pem
+  fleetplane auth can-i operate
   fleetplane demo --agents 50
 
 \b
@@ -52,21 +62,47 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer hands a flag 
 def root(
     ctx: typer.Context,
     address: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--address", "-a", envvar="FLEETPLANE_ADDRESS", help=ADDRESS_HELP, metavar="HOST:PORT"
+            "--address",
+            "-a",
+            envvar="FLEETPLANE_ADDRESS",
+            help=f"{ADDRESS_HELP} Default: the profile's, or {DEFAULT_ADDRESS}.",
+            metavar="HOST:PORT",
         ),
-    ] = "127.0.0.1:50051",
+    ] = None,
     namespace: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--namespace", "-n", envvar="FLEETPLANE_NAMESPACE", help=NAMESPACE_HELP, metavar="NAME"
+            "--namespace",
+            "-n",
+            envvar="FLEETPLANE_NAMESPACE",
+            help=f"{NAMESPACE_HELP} Default: the profile's, or {DEFAULT_NAMESPACE}.",
+            metavar="NAME",
         ),
-    ] = "default",
+    ] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help=OUTPUT_HELP)] = Output.TABLE,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", help=TIMEOUT_HELP, parser=deadline, metavar="DURATION"),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help=PROFILE_HELP, metavar="NAME")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help=TOKEN_FILE_HELP, metavar="FILE")
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option("--ca", envvar="FLEETPLANE_CA", help=CA_HELP, metavar="FILE"),
+    ] = None,
+    cert_file: Annotated[
+        Path | None,
+        typer.Option("--cert", envvar="FLEETPLANE_CERT", help=CERT_HELP, metavar="FILE"),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key", envvar="FLEETPLANE_KEY", help=KEY_HELP, metavar="FILE"),
     ] = None,
     version: Annotated[  # noqa: FBT002  # read by its callback
         bool,
@@ -77,7 +113,17 @@ def root(
 ) -> None:
     """Remember the options for the command that follows."""
     del version
-    ctx.obj = Globals(address=address, namespace=namespace, output=output, timeout=timeout)
+    ctx.obj = Given(
+        address=address,
+        namespace=namespace,
+        output=output,
+        timeout=timeout,
+        profile=profile,
+        token_file=token_file,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+    )
 
 
 def run() -> None:

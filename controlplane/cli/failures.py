@@ -3,6 +3,7 @@
 import sys
 from typing import Final
 
+from controlplane.cli.access_hints import refused_access, unreachable
 from controlplane.cli.call import Globals
 from controlplane.cli.outcomes import REFUSED, UNREACHABLE, WRONG_USAGE, CommandFailed
 from controlplane.cli.styles import Colour, coloured, printable
@@ -11,6 +12,7 @@ from fleetplane import (
     DeadlineExceeded,
     FleetError,
     InternalError,
+    PermissionDenied,
     Reason,
     RevisionConflict,
     Unauthenticated,
@@ -19,15 +21,20 @@ from fleetplane import (
 )
 
 
-def report(error: Exception, call: Globals) -> int | None:
-    """Write an expected error to stderr and return its exit code; None if it is a defect."""
+def report(error: Exception, call: Globals | None) -> int | None:
+    """Write an expected error to stderr and return its exit code; None if it is a defect.
+
+    Args:
+        error: what ended the command.
+        call: what held for it; None: it ended before that was known.
+    """
     match error:
         case CommandFailed():
             write_failure(str(error), hint=error.hint)
             return error.code
         case ExceptionGroup():
             return _report_first(error, call)
-        case FleetError():
+        case FleetError() if call is not None:
             return _report_refusal(error, call)
         case InvalidArgument():
             fields = [(one.field, one.description) for one in error.violations]
@@ -40,7 +47,7 @@ def report(error: Exception, call: Globals) -> int | None:
             return None
 
 
-def _report_first(errors: ExceptionGroup[Exception], call: Globals) -> int | None:
+def _report_first(errors: ExceptionGroup[Exception], call: Globals | None) -> int | None:
     """Report what ended a group of tasks; None if any of the errors is a defect."""
     expected = (CommandFailed, FleetError, DomainError, ExceptionGroup)
     if not all(isinstance(one, expected) for one in errors.exceptions):
@@ -52,10 +59,8 @@ def _report_refusal(error: FleetError, call: Globals) -> int:
     fields = [(one.field, one.description) for one in error.violations]
     match error:
         case Unavailable() if error.reason is Reason.UNSPECIFIED:
-            write_failure(
-                f"no daemon answers at {call.address}",
-                hint="start one with `fleetplane serve`, or name another with --address",
-            )
+            message, hint = unreachable(error.message, call)
+            write_failure(message, hint=hint)
             return UNREACHABLE
         case Unavailable() | DeadlineExceeded():
             write_failure(
@@ -63,7 +68,7 @@ def _report_refusal(error: FleetError, call: Globals) -> int:
             )
             return UNREACHABLE
         case _:
-            write_failure(error.message, fields, hint=_hint(error))
+            write_failure(error.message, fields, hint=_hint(error, call))
             return REFUSED
 
 
@@ -79,22 +84,53 @@ _HINTS: Final = {
     Reason.ROLLOUT_ACTIVE: "`fleetplane rollout status` shows it; abort it, or supersede it",
     Reason.ACTIVATION_PENDING: "`fleetplane agents activate ID --confirm` confirms it",
     Reason.REVISION_NOT_FOUND: "`fleetplane config history` shows the revisions of a layer",
+    Reason.TOKEN_NOT_FOUND: (
+        "`fleetplane tokens list` and `fleetplane tokens join list` show those of a namespace, "
+        "`fleetplane tokens list --everywhere` the others"
+    ),
+    Reason.NO_CERTIFICATE_AUTHORITY: "`fleetplane serve --secure` brings one",
+    Reason.RATE_LIMITED: "the daemon protects others from too many calls: try again a little later",
+    Reason.OVERLOADED: "try again a little later",
 }
 
 
-def _hint(error: FleetError) -> str:
+def _hint(error: FleetError, call: Globals) -> str:
     match error:
         case RevisionConflict():
             current = error.metadata.get("current_revision", "")
             return f"{_READ_AGAIN}: it is at revision {current}" if current else _READ_AGAIN
-        case Unauthenticated():
-            return "the daemon wants to know who is calling"
+        case Unauthenticated() | PermissionDenied():
+            return refused_access(error, call)
         case Unimplemented():
             return "the daemon is older than this command line"
         case InternalError() if request := error.metadata.get("request_id", ""):
             return f"the daemon's log has the rest under {request}"
         case _:
-            return _HINTS.get(error.reason, "")
+            return _HINTS.get(error.reason) or _namespace_hint(error)
+
+
+def _namespace_hint(error: FleetError) -> str:
+    """Return what helps where a namespace is missing, in use, or full."""
+    name = printable(error.metadata.get("namespace", "NAME"))
+    match error.reason:
+        case Reason.NAMESPACE_NOT_FOUND:
+            return (
+                f"`fleetplane namespaces create {name}` makes it, if you are an admin everywhere; "
+                "`fleetplane namespaces list` shows those that you may see"
+            )
+        case Reason.NAMESPACE_EXISTS:
+            return f"`fleetplane namespaces update {name}` changes it"
+        case Reason.NAMESPACE_NOT_EMPTY:
+            return f"`fleetplane namespaces usage {name}` shows how much is in it"
+        case Reason.NAMESPACE_TERMINATING:
+            return f"`fleetplane namespaces get {name}` shows whether it still is"
+        case Reason.QUOTA_EXCEEDED:
+            return (
+                f"`fleetplane namespaces usage {name}` shows what is used; an admin raises bounds "
+                f"with `fleetplane namespaces update {name}`"
+            )
+        case _:
+            return ""
 
 
 def write_failure(

@@ -49,6 +49,18 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
     "rollout": LazyCommand(
         "controlplane.cli.rollouts", "app", "One version of an agent replaced by another."
     ),
+    "login": LazyCommand("controlplane.cli.login", "login", "Prove to a daemon who you are."),
+    "logout": LazyCommand("controlplane.cli.login", "logout", "Forget a login."),
+    "profiles": LazyCommand(
+        "controlplane.cli.profile_commands", "app", "The daemons you are logged in to."
+    ),
+    "auth": LazyCommand("controlplane.cli.auth", "app", "Who may do what."),
+    "tokens": LazyCommand(
+        "controlplane.cli.tokens", "app", "Credentials of programs, and tickets of agents."
+    ),
+    "namespaces": LazyCommand(
+        "controlplane.cli.namespaces", "app", "Tenants, their bounds and what is used of them."
+    ),
     "demo": LazyCommand("controlplane.cli.demo", "demo", "Watch a small fleet live and die."),
 }
 """Everything `fleetplane` can do, in the order of its help."""

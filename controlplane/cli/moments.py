@@ -24,6 +24,19 @@ def ago(stamp: "Timestamp", now: float | None = None) -> str:
     return span(max(0.0, seconds))
 
 
+def until(stamp: "Timestamp", now: float | None = None) -> str:
+    """Return how long there is until a time, such as `in 3h`, or `over`; empty if there is none.
+
+    Args:
+        stamp: the time, on the daemon's clock.
+        now: seconds since 1970; by default this machine's clock.
+    """
+    if not stamp.seconds:
+        return ""
+    seconds = stamp.seconds + stamp.nanos / 1e9 - (time.time() if now is None else now)
+    return f"in {span(seconds)}" if seconds > 0 else "over"
+
+
 def span(seconds: float) -> str:
     """Return a time span in its largest unit, such as `4.2s` or `3h`."""
     for size, letter in _STEPS:

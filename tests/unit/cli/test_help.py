@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -24,9 +25,15 @@ def leaves() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name in COMMANDS:
         loaded = root.get_command(None, name)  # type: ignore[attr-defined]  # the lazy group
-        below = getattr(loaded, "commands", None)
-        found += [(name, one) for one in below] if below else [(name,)]
+        found += below((name,), loaded)
     return found
+
+
+def below(path: tuple[str, ...], loaded: Any) -> list[tuple[str, ...]]:
+    commands = getattr(loaded, "commands", None)
+    if not commands:
+        return [path]
+    return [leaf for name, one in commands.items() for leaf in below((*path, name), one)]
 
 
 @pytest.mark.parametrize("command", leaves(), ids=" ".join)
@@ -78,6 +85,11 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
         (["routes", "--help"], HEAVY),
         (["rollout", "start", "--help"], HEAVY),
         (["demo", "--help"], HEAVY),
+        (["login", "--help"], HEAVY),
+        (["profiles", "--help"], HEAVY),
+        (["auth", "bindings", "--help"], HEAVY),
+        (["tokens", "join", "create", "--help"], HEAVY),
+        (["namespaces", "update", "--help"], HEAVY),
         (["--version"], HEAVY),
     ],
 )

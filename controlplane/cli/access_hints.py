@@ -1,0 +1,90 @@
+"""What helps somebody whose call was refused for who it came from, or never arrived."""
+
+from typing import Final
+
+from controlplane.cli.call import Globals
+from controlplane.cli.places import EVERYWHERE
+from controlplane.cli.styles import printable
+from fleetplane import FleetError, Reason
+
+_TRUST: Final = (
+    "--ca FILE names the authority that vouches for it (`fleetplane ca show` on its machine), and "
+    "--address must be a name or address in the certificate"
+)
+
+_ADMIN: Final = "an admin gives one with"
+
+
+def refused_access(error: FleetError, call: Globals) -> str:
+    """Return the command that helps against UNAUTHENTICATED or PERMISSION_DENIED.
+
+    Args:
+        error: the refusal.
+        call: what held for the command, the credential that it showed included.
+    """
+    shown = call.credentials.source
+    again = _login(call)
+    match error.reason:
+        case Reason.CREDENTIAL_MISSING if not shown:
+            return f"{again} keeps a token for all commands; {_ADMIN} `fleetplane tokens create`"
+        case Reason.CREDENTIAL_REVOKED | Reason.CREDENTIAL_EXPIRED | Reason.CREDENTIAL_INVALID:
+            return f"it was {shown or 'what was shown'}; {again} replaces it"
+        case Reason.AGENT_BANNED:
+            name = printable(error.metadata.get("agent_name", "NAME"))
+            return f"`fleetplane auth unban {name}` lets it in again, if you are an admin"
+        case Reason.FOREIGN_AGENT:
+            return "the certificate of an agent speaks for that agent only; show a token of yours"
+        case Reason.PERMISSION_DENIED:
+            return _without_role(error, call)
+        case _:
+            return f"{again} proves who you are"
+
+
+def _without_role(error: FleetError, call: Globals) -> str:
+    """Return how to see what is missing, and who can give it."""
+    permission = printable(error.metadata.get("permission", "ACTION"))
+    namespace = printable(error.metadata.get("namespace", "") or call.namespace)
+    everywhere = namespace == EVERYWHERE
+    where = "--everywhere" if everywhere else f"-n {namespace}"
+    whom = "an admin everywhere" if everywhere else f"an admin of namespace {namespace}"
+    return (
+        f"`fleetplane auth can-i {permission} {where}` says which roles would do; ask {whom}, who "
+        f"gives one with `fleetplane auth bindings create {where}`; `fleetplane auth whoami` shows "
+        "to whom"
+    )
+
+
+def unreachable(text: str, call: Globals) -> tuple[str, str]:
+    """Return what to say, and what helps, when no connection came about.
+
+    Args:
+        text: what gRPC says about it.
+        call: what held for the command.
+    """
+    address, trust = call.address, call.credentials
+    if "CERTIFICATE_VERIFY_FAILED" in text or "not in peer certificate" in text:
+        return (
+            f"the certificate of the daemon at {address} is not trusted",
+            _TRUST,
+        )
+    if "WRONG_VERSION_NUMBER" in text:
+        return (
+            f"the daemon at {address} does not speak TLS",
+            "leave out --ca and --cert, or log in to it again",
+        )
+    if "Socket closed" in text or "tlsv1" in text.lower() or "CERTIFICATE_REQUIRED" in text:
+        return (
+            f"the daemon at {address} ends the connection",
+            "its port may demand a client certificate: --cert and --key"
+            if trust.tls
+            else f"it may speak TLS only: --ca FILE, or {_login(call)}",
+        )
+    return (
+        f"no daemon answers at {address}",
+        "start one with `fleetplane serve`, or name another with --address",
+    )
+
+
+def _login(call: Globals) -> str:
+    named = f" --profile {call.profile}" if call.profile else f" -a {call.address}"
+    return f"`fleetplane login{printable(named)}`"
