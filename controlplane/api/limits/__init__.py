@@ -1,0 +1,1 @@
+"""How much callers may ask: budgets of calls, streams, beats; and what overload refuses."""

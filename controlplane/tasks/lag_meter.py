@@ -1,0 +1,61 @@
+"""Measures how late the event loop is: the one sign of overload that no kind of work can hide."""
+
+import logging
+from math import inf
+from typing import Final
+
+from controlplane.services.ports import Clock
+
+SAMPLE_SECONDS: Final = 0.1
+"""Pause between two samples: ten wake-ups per second cost nothing, and the end of an overload is
+seen a fifth of a second after it at the latest."""
+
+NEWEST_SHARE: Final = 0.5
+"""Share of the newest sample in the mean: a single late one counts half, three in a row count."""
+
+QUIET_SECONDS: Final = 10.0
+"""Pause between two warnings: an overload swings around its threshold."""
+
+_log = logging.getLogger("fleetplane.overload")
+
+
+class LagMeter:
+    """Knows how late tasks get their turn.
+
+    Attributes:
+        seconds: The lag: the newest sample or the mean of the last few, whichever is less. So one
+            long pause (a collection of garbage, a machine that was suspended) counts half, and the
+            first sample in time ends it.
+    """
+
+    __slots__ = ("_clock", "_mean", "_warn_seconds", "_warned_at", "seconds")
+
+    def __init__(self, clock: Clock, *, warn_seconds: float) -> None:
+        """Measure by `clock`; say so in the log when the lag reaches `warn_seconds`."""
+        self.seconds = 0.0
+        self._clock = clock
+        self._warn_seconds = warn_seconds
+        self._warned_at = -inf
+        self._mean = 0.0
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        clock = self._clock
+        while True:
+            due = clock.monotonic() + SAMPLE_SECONDS
+            await clock.sleep(SAMPLE_SECONDS)
+            now = clock.monotonic()
+            self._take(max(0.0, now - due))
+            self._warn(now)
+
+    def _take(self, sample: float) -> None:
+        self._mean += NEWEST_SHARE * (sample - self._mean)
+        self.seconds = min(sample, self._mean)
+
+    def _warn(self, now: float) -> None:
+        if self.seconds >= self._warn_seconds and now - self._warned_at >= QUIET_SECONDS:
+            self._warned_at = now
+            _log.warning(
+                "overloaded: calls that can wait are refused",
+                extra={"lag_seconds": round(self.seconds, 3)},
+            )
