@@ -11,7 +11,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +22,13 @@ from controlplane.api.concerns import standard_concerns
 from controlplane.api.drain import Drain
 from controlplane.api.health import Health
 from controlplane.api.pipeline import Pipeline
-from controlplane.api.server import ServerOptions, bind, create_server
+from controlplane.api.server import (
+    PortCredentials,
+    ServerOptions,
+    bind_ports,
+    create_server,
+)
+from controlplane.credentials.opening import Credentials, open_credentials
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.store_clock import StoreClock
@@ -35,6 +42,12 @@ from controlplane.storage.redis.shared_secret import shared_secret
 from controlplane.tasks.readiness import ReadinessProbe
 from controlplane.tasks.runner import run_tasks
 from controlplane.wiring import OnTransition, Ports, Replica, build_replica
+
+UNARY_PER_CONNECTION = 1000
+"""Unary calls that one connection may have open beside its streams; more wait in the client."""
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
+"""In data_dir: the secret of the first administrator, readable by the owner only."""
 
 STORE_RETRY_SECONDS = 1.0
 """Pause between two attempts to reach a store that is not there yet when the daemon starts."""
@@ -50,12 +63,22 @@ class Role:
     """One of several processes that share the port; the parent owns the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """What the daemon says once it serves."""
 
     listen: str
+    """Where everybody connects."""
+    listen_mtls: str | None
+    """Where agents connect with their certificates; None: nowhere."""
+    authenticates: bool
+    """Whether callers have to say who they are, over TLS unless on a unix socket."""
+    ca_bundle: str | None
+    """File with the roots that clients need; None if the daemon's certificate is from elsewhere."""
+    admin_token: str | None
+    """File with the secret of the first administrator; None if there is none on this host."""
     store: str
+    """URL of the store, without its secrets, or `embedded`."""
     server: str
     """Name and version of the store's server."""
 
@@ -79,6 +102,7 @@ class App:
         self._drain = Drain()
         self._tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._loaded = asyncio.Event()
+        self._credentials: Credentials | None = None
         self._server: grpc.aio.Server
         self._health: Health
         self.serving: Serving
@@ -89,8 +113,10 @@ class App:
         Raises:
             StoreConfigurationError: the store's URL or server cannot be used.
             ListenError: the address cannot be listened on.
+            CredentialFileError: a key or certificate cannot be used.
         """
         async with AsyncExitStack() as building:
+            await self._open_credentials()
             url = await self._store_url(building)
             connection = await building.enter_async_context(
                 StoreConnection(url, client_name="fleetplane")
@@ -101,12 +127,19 @@ class App:
             self._server, self._health = create_server(
                 options, Pipeline(standard_concerns(self._drain)), replica.add_services
             )
-            listen = bind(self._server, options)
+            bound = bind_ports(self._server, options, self._port_credentials())
             await self._server.start()
+            credentials = self._credentials
+            bundle = None if credentials is None else credentials.bundle_file
+            embedded = self._settings.uses_embedded_store
             self.serving = Serving(
-                listen,
-                EMBEDDED if self._settings.uses_embedded_store else connection.address.redacted,
-                f"{facts.server} {facts.version}",
+                listen=bound.address,
+                listen_mtls=bound.mtls_address,
+                authenticates=credentials is not None,
+                ca_bundle=None if bundle is None else str(bundle),
+                admin_token=None,
+                store=EMBEDDED if embedded else connection.address.redacted,
+                server=f"{facts.server} {facts.version}",
             )
             self._stack = building.pop_all()
         return self
@@ -136,6 +169,7 @@ class App:
         try:
             await asyncio.wait((*ends, loading), return_when=asyncio.FIRST_COMPLETED)
             if not any(end.done() for end in ends):
+                self._announce_first_admin()
                 on_serving()
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             clean = await self._drain.run(
@@ -153,6 +187,35 @@ class App:
         if isinstance(failure, Exception):
             raise failure
         return clean
+
+    def _announce_first_admin(self) -> None:
+        """Tell where the secret of the first administrator is, if it was made on this host.
+
+        Called once, when the first snapshot is loaded and before anything is announced.
+        """
+        path = self._admin_token_file
+        if self._credentials is not None and path.exists():
+            self.serving = replace(self.serving, admin_token=str(path))
+
+    @property
+    def _admin_token_file(self) -> Path:
+        return self._settings.data_dir / ADMIN_TOKEN_FILE
+
+    async def _open_credentials(self) -> None:
+        """Read keys and certificates, before anything else: what is wrong with them shows first."""
+        self._credentials = await asyncio.to_thread(open_credentials, self._settings, self._clock)
+        if self._credentials is not None:
+            self._tasks += self._credentials.loops
+
+    def _port_credentials(self) -> PortCredentials | None:
+        credentials = self._credentials
+        if credentials is None:
+            return None
+        demanded = self._settings.listen_mtls is not None
+        return PortCredentials(
+            tls=credentials.tls.tls_credentials(),
+            mtls=credentials.tls.mtls_credentials() if demanded else None,
+        )
 
     async def _store_url(self, building: AsyncExitStack) -> str:
         settings = self._settings
@@ -193,11 +256,17 @@ class App:
         return replica
 
     def _options(self) -> ServerOptions:
+        settings = self._settings
         return ServerOptions(
-            address=self._settings.listen,
-            insecure=self._settings.insecure,
+            address=settings.listen,
+            mtls_address=settings.listen_mtls,
+            insecure=settings.insecure,
             share_port=self._role.is_worker,
-            reflection=self._settings.reflection,
+            reflection=settings.reflection,
+            handshake_seconds=settings.handshake_seconds,
+            idle_connection_seconds=settings.idle_connection_seconds,
+            # Unary calls run beside as many streams as there may be.
+            max_connection_streams=settings.max_streams + UNARY_PER_CONNECTION,
         )
 
 

@@ -1,13 +1,29 @@
 """Settings about who may call, how they prove who they are, and how much they may ask."""
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings
+
+from controlplane.domain.access.subjects import check_subject, is_pattern
+from controlplane.domain.errors import InvalidArgument
 
 _MINUTE: Final = 60.0
 _DAY: Final = 86_400.0
+_LAST_PORT: Final = 65_535  # ports are 16 bits wide
+
+_HOST_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
+_MAX_HOST_NAME: Final = 253  # characters of a name in DNS
+
+ASYMMETRIC_ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+"""Signature algorithms whose verifier cannot sign."""
 
 
 class SecuritySettings(BaseSettings):
@@ -15,19 +31,19 @@ class SecuritySettings(BaseSettings):
 
     secure: bool = Field(
         False,
-        description="TLS and authentication by the built-in certificate authority, which is made in "
-        "ca_dir if it is not there, with an administrator's token beside it.",
+        description="TLS and authentication by the built-in certificate authority, which is made "
+        "in ca_dir if it is not there, with an administrator's token beside it.",
     )
     tls_cert: Path | None = Field(
         None,
-        description="PEM certificate chain of the daemon instead of one that the built-in authority "
-        "signs; turns TLS and authentication on. Read again when it changes.",
+        description="PEM certificate chain of the daemon instead of one that the built-in "
+        "authority signs; turns TLS and authentication on. Read again when it changes.",
     )
     tls_key: Path | None = Field(None, description="PEM private key of tls_cert.")
     tls_names: str = Field(
         "",
-        description="Further host names and addresses, separated by commas, in the certificate that "
-        "the built-in authority signs for the daemon.",
+        description="Further host names and addresses, separated by commas, in the certificate "
+        "that the built-in authority signs for the daemon.",
     )
     listen_mtls: str | None = Field(
         None,
@@ -52,8 +68,8 @@ class SecuritySettings(BaseSettings):
     )
     trust_bundle: Path | None = Field(
         None,
-        description="PEM of other authorities whose client certificates are accepted, such as SPIRE's."
-        " Read again when it changes.",
+        description="PEM of other authorities whose client certificates are accepted, such as "
+        "SPIRE's. Read again when it changes.",
     )
     agent_identity: str = Field(
         "",
@@ -82,18 +98,21 @@ class SecuritySettings(BaseSettings):
     )
     admins: str = Field(
         "",
-        description="Subjects, separated by commas, that are admin everywhere whatever the bindings "
-        "say, such as user:ann@example.com,group:platform.",
+        description="Subjects, separated by commas, that are admin everywhere whatever the "
+        "bindings say, such as user:ann@example.com,group:platform.",
     )
     calls_per_second: float = Field(
         2000.0,
         ge=1,
         le=1_000_000,
-        description="Calls per second of one authenticated caller and replica; ten seconds' worth may "
-        "come at once.",
+        description="Calls per second of one authenticated caller and replica; ten seconds' worth "
+        "may come at once.",
     )
     streams_per_caller: int = Field(
-        1000, ge=1, le=1_000_000, description="Open streams of one authenticated caller and replica."
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Open streams of one authenticated caller and replica.",
     )
     beats_per_second: float = Field(
         5000.0,
@@ -101,9 +120,7 @@ class SecuritySettings(BaseSettings):
         le=1_000_000,
         description="Beats per second of one heartbeat stream of an authenticated caller.",
     )
-    max_streams: int = Field(
-        20_000, ge=1, le=1_000_000, description="Open streams of one replica."
-    )
+    max_streams: int = Field(20_000, ge=1, le=1_000_000, description="Open streams of one replica.")
     overload_lag_seconds: float = Field(
         0.5,
         ge=0.05,
@@ -129,8 +146,44 @@ class SecuritySettings(BaseSettings):
         if value is None:
             return None
         host, colon, port = value.rpartition(":")
-        if not colon or not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
+        if not colon or not host or not port.isdecimal() or int(port) > _LAST_PORT:
             raise ValueError("must be host:port with a port of 0-65535")
+        return value
+
+    @field_validator("tls_names")
+    @classmethod
+    def _names_of_hosts(cls, value: str) -> str:
+        for name in _listed(value):
+            if not _names_a_host(name):
+                raise ValueError(f"{name!r} is neither a host name nor an address")
+        return value
+
+    @field_validator("admins")
+    @classmethod
+    def _subjects(cls, value: str) -> str:
+        for subject in _listed(value):
+            try:
+                check_subject(subject)
+            except InvalidArgument as error:
+                raise ValueError(f"{subject!r}: {error.violations[0].description}") from None
+            if is_pattern(subject):
+                raise ValueError(f"{subject!r} must not be a pattern: bind patterns by roles")
+        return value
+
+    @field_validator("oidc_algorithms")
+    @classmethod
+    def _asymmetric(cls, value: str) -> str:
+        names = _listed(value)
+        if not names or not set(names) <= set(ASYMMETRIC_ALGORITHMS):
+            raise ValueError(f"must be some of {', '.join(ASYMMETRIC_ALGORITHMS)}")
+        return value
+
+    @field_validator("oidc_issuer", "oidc_jwks")
+    @classmethod
+    def _safe_url(cls, value: str, info: ValidationInfo) -> str:
+        may_be_file = info.field_name == "oidc_jwks" and "://" not in value
+        if value and not may_be_file and not is_safe_url(value):
+            raise ValueError("must be an https URL; http is for loopback only")
         return value
 
     @model_validator(mode="after")
@@ -143,6 +196,8 @@ class SecuritySettings(BaseSettings):
             raise ValueError("oidc_issuer needs TLS: set secure, or tls_cert and tls_key")
         if self.listen_mtls is not None and not self.authenticates:
             raise ValueError("listen_mtls needs secure, or tls_cert and tls_key")
+        if self.listen_mtls is not None and not self._knows_an_authority:
+            raise ValueError("listen_mtls needs secure, ca_dir or trust_bundle: who signs agents?")
         if bool(self.agent_identity) and self.trust_bundle is None:
             raise ValueError("agent_identity says nothing without trust_bundle")
         return self
@@ -151,3 +206,55 @@ class SecuritySettings(BaseSettings):
     def authenticates(self) -> bool:
         """Whether callers have to say who they are."""
         return self.secure or self.tls_cert is not None
+
+    @property
+    def admin_subjects(self) -> frozenset[str]:
+        """Subjects that are admin everywhere, whatever the bindings say."""
+        return frozenset(_listed(self.admins))
+
+    @property
+    def further_names(self) -> tuple[str, ...]:
+        """Host names and addresses that the daemon's certificate holds besides the obvious."""
+        return _listed(self.tls_names)
+
+    @property
+    def accepted_algorithms(self) -> frozenset[str]:
+        """Signature algorithms of OIDC tokens."""
+        return frozenset(_listed(self.oidc_algorithms))
+
+    @property
+    def _knows_an_authority(self) -> bool:
+        return self.secure or self.ca_dir is not None or self.trust_bundle is not None
+
+
+def is_safe_url(url: str) -> bool:
+    """Return whether nobody on the way can forge what a URL answers: https, or http to loopback."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, and only this one can reach it by that name."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Return what a text separates by commas."""
+    return tuple(part for part in map(str.strip, text.split(",")) if part)
+
+
+def _names_a_host(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return len(name) <= _MAX_HOST_NAME and _HOST_NAME.fullmatch(name) is not None
+    return True

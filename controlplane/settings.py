@@ -171,6 +171,11 @@ class Settings(SecuritySettings):
         return value
 
     @property
+    def authority_dir(self) -> Path:
+        """Where the built-in certificate authority is."""
+        return self.ca_dir or self.data_dir / "ca"
+
+    @property
     def uses_embedded_store(self) -> bool:
         """Whether the daemon runs its own store."""
         return self.store == EMBEDDED

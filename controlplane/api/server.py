@@ -1,6 +1,7 @@
-"""Builds the gRPC server: its options, its services behind the pipeline, its port."""
+"""Builds the gRPC server: its options, its services behind the pipeline, its ports."""
 
 import ipaddress
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,9 @@ from controlplane.api.reflection import add_reflection
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 MEBIBYTE: Final = 1024 * 1024
+KIBIBYTE: Final = 1024
+
+_log = logging.getLogger("fleetplane.server")
 
 
 class ListenError(Exception):
@@ -29,9 +33,9 @@ class InsecureAddress(ListenError):
     def __init__(self, address: str) -> None:
         super().__init__(
             f"{address} can be reached from other machines, and this daemon has neither TLS nor"
-            " authentication there: anybody could change your agents. Listen on loopback"
-            " (127.0.0.1:50051) or a unix socket, or pass --insecure if a network policy or a proxy"
-            " protects it"
+            " authentication there: anybody could change your agents. Pass --secure, or listen on"
+            " loopback (127.0.0.1:50051) or a unix socket, or pass --insecure if a network policy"
+            " or a proxy protects it"
         )
         self.address = address
 
@@ -54,6 +58,8 @@ class ServerOptions:
     Attributes:
         address: `host:port`, `[ipv6]:port`, `unix:/path` or `unix-abstract:name`. Port 0 takes a
             free one. Default `127.0.0.1:50051`.
+        mtls_address: `host:port` of a second port, where a client certificate is demanded; None for
+            no such port. Default None.
         insecure: Allow an address that other machines can reach, without TLS and authentication.
             Default False.
         share_port: Let several worker processes bind the same port; the kernel spreads connections.
@@ -73,9 +79,16 @@ class ServerOptions:
             spreads over replicas; grpc takes 10 % off or adds them at random. Default 30 min.
         connection_grace_seconds: How long calls on such a connection may go on. Default 25 min:
             longer than the maximum age of a stream, so that no stream is cut.
+        max_metadata_bytes: Longest metadata of a request; longer ones are refused. Default 16 KiB,
+            which holds any token.
+        handshake_seconds: How long a connection may take until it speaks HTTP/2. Default 10.
+        idle_connection_seconds: A connection without calls is closed after so long. Default 600.
+        max_connection_streams: Calls and streams at once on one connection; more of them wait in
+            the client. Default 21,000: a gateway may bring all 20,000 streams of a replica on one.
     """
 
     address: str = DEFAULT_ADDRESS
+    mtls_address: str | None = None
     insecure: bool = False
     share_port: bool = False
     reflection: bool = True
@@ -87,6 +100,10 @@ class ServerOptions:
     min_ping_interval_seconds: float = 10.0
     connection_age_seconds: float = 1800.0
     connection_grace_seconds: float = 1500.0
+    max_metadata_bytes: int = 16 * KIBIBYTE
+    handshake_seconds: float = 10.0
+    idle_connection_seconds: float = 600.0
+    max_connection_streams: int = 21_000
 
     def channel_arguments(self) -> tuple[tuple[str, int], ...]:
         """Return the options as grpc's core knows them."""
@@ -106,13 +123,43 @@ class ServerOptions:
             ),
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_age_seconds)),
             ("grpc.max_connection_age_grace_ms", _milliseconds(self.connection_grace_seconds)),
+            ("grpc.max_connection_idle_ms", _milliseconds(self.idle_connection_seconds)),
+            ("grpc.server_handshake_timeout_ms", _milliseconds(self.handshake_seconds)),
+            # Between the soft and the hard limit grpc refuses at random.
+            ("grpc.max_metadata_size", self.max_metadata_bytes),
+            ("grpc.absolute_max_metadata_size", self.max_metadata_bytes),
+            ("grpc.max_concurrent_streams", self.max_connection_streams),
             ("grpc.enable_channelz", int(self.serves_channelz)),
         )
 
     @property
     def serves_channelz(self) -> bool:
-        """Whether channelz is wanted and the address is private to this machine."""
-        return self.channelz and is_local(self.address)
+        """Whether channelz is wanted and all addresses are private to this machine."""
+        return (
+            self.channelz
+            and is_local(self.address)
+            and (self.mtls_address is None or is_local(self.mtls_address))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortCredentials:
+    """TLS of the ports."""
+
+    tls: grpc.ServerCredentials
+    """Of the port that asks for no client certificate."""
+    mtls: grpc.ServerCredentials | None = None
+    """Of the port that demands one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The addresses that were taken, with their ports."""
+
+    address: str
+    """Such as `127.0.0.1:50051`."""
+    mtls_address: str | None
+    """Of the port that demands a client certificate; None if there is none."""
 
 
 def create_server(
@@ -148,20 +195,58 @@ def create_server(
 
 
 def bind(server: grpc.aio.Server, options: ServerOptions) -> str:
-    """Open the port. Call `server.start()` next.
+    """Open the one port of a server without TLS; see `bind_ports`.
 
     Returns:
         The address with the port that was taken, such as `127.0.0.1:50051`.
+    """
+    return bind_ports(server, options, None).address
+
+
+def bind_ports(
+    server: grpc.aio.Server, options: ServerOptions, credentials: PortCredentials | None
+) -> Bound:
+    """Open the ports. Call `server.start()` next.
+
+    Args:
+        server: Whose ports they are.
+        options: Where it listens.
+        credentials: TLS of the ports; None for plain text. Unix sockets are always plain text:
+            nobody can listen in on them.
 
     Raises:
-        InsecureAddress: other machines can reach the address and `insecure` is False.
-        AddressUnavailable: the address is taken or not ours.
+        InsecureAddress: other machines can reach the address, there is no TLS, and `insecure` is
+            False.
+        AddressUnavailable: an address is taken or not ours.
+        ValueError: there is an `mtls_address` and no TLS for it.
     """
+    if options.mtls_address is not None and (credentials is None or credentials.mtls is None):
+        raise ValueError("a port that demands client certificates needs TLS")
     address = options.address
-    if not options.insecure and not is_local(address):
-        raise InsecureAddress(address)
+    if credentials is None and not is_local(address):
+        if not options.insecure:
+            raise InsecureAddress(address)
+        _log.warning(
+            "serving without TLS and authentication where other machines can reach it: whoever"
+            " connects is the local admin",
+            extra={"address": address},
+        )
+    tls = None if credentials is None or _is_unix(address) else credentials.tls
+    taken = _bind_one(server, address, tls)
+    mtls_taken = None
+    if options.mtls_address is not None and credentials is not None:
+        mtls_taken = _bind_one(server, options.mtls_address, credentials.mtls)
+    return Bound(address=taken, mtls_address=mtls_taken)
+
+
+def _bind_one(
+    server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None
+) -> str:
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise AddressUnavailable(address) from error
     if _is_unix(address):
