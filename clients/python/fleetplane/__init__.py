@@ -11,16 +11,19 @@ from fleetplane._channel import ChannelConfig, RetryPolicy, TlsConfig
 from fleetplane._client import FleetClient
 from fleetplane._config import EffectiveConfig, Position, Scope
 from fleetplane._details import FieldViolation
+from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._enums import (
     Activation,
     AgentStatus,
     AnalysisKind,
     AnalysisSource,
     BatchMode,
+    CallerKind,
     ConfigStatus,
     DrainAction,
     DrainPhase,
     ExplainLevel,
+    NamespaceState,
     OnInconclusive,
     OnMissing,
     PolicyAction,
@@ -54,6 +57,7 @@ from fleetplane._exceptions import (
     Unimplemented,
 )
 from fleetplane._following import RolloutWatch, TaskWatch
+from fleetplane._namespaces import QuotaFields
 from fleetplane._policies import Evaluation, PolicyFields
 from fleetplane._presence import AgentState
 from fleetplane._rights import FailMode
@@ -91,6 +95,7 @@ __all__ = [
     "AnalysisSource",
     "ApprovalRequired",
     "BatchMode",
+    "CallerKind",
     "Catalogue",
     "ChannelConfig",
     "ConfigStatus",
@@ -101,6 +106,7 @@ __all__ = [
     "DrainAction",
     "DrainPhase",
     "EffectiveConfig",
+    "EnrolledIdentity",
     "Evaluation",
     "ExplainLevel",
     "FailMode",
@@ -115,6 +121,7 @@ __all__ = [
     "InvalidArgument",
     "LeaseFenced",
     "LimitExceeded",
+    "NamespaceState",
     "NotFound",
     "OnInconclusive",
     "OnMissing",
@@ -123,6 +130,7 @@ __all__ = [
     "PolicyDenied",
     "PolicyFields",
     "Position",
+    "QuotaFields",
     "Reason",
     "Registration",
     "RetryPolicy",

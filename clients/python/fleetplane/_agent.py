@@ -1,31 +1,30 @@
 """An agent: registered, alive, configured and within its rights, for as long as it runs."""
 
 import asyncio
+import os
 import signal
 import uuid
-from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Final, Self, Unpack
 
 from fleetplane._applying import ConfigApplier, ConfigHandler
 from fleetplane._channel import DEFAULT_TARGET, ChannelConfig
 from fleetplane._client import FleetClient
 from fleetplane._config import EffectiveConfig, Scope
+from fleetplane._credentials import FilePath
+from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._exceptions import DeadlineExceeded, FleetError
+from fleetplane._handling import Handling
 from fleetplane._leaving import STOP_SIGNALS, drain_instance, wait_for_stop
 from fleetplane._presence import AgentState, Presence, StateListener
 from fleetplane._rights import Rights
 from fleetplane._session import FleetSession
-from fleetplane._sharing import borrow_client, return_client
+from fleetplane._sharing import borrow_client, open_client, return_client
 from fleetplane._spec import AgentSpec, InstanceSpec, Registration, SpecFields
-from fleetplane._task_context import TaskHandler, TaskHandlers
+from fleetplane._task_context import TaskHandlers
 from fleetplane._task_runs import CallOff
 from fleetplane._task_worker import TaskWorker
-from fleetplane._work import Task, WorkMeter, tracked
-
-Arguments = ParamSpec("Arguments")
-Outcome = TypeVar("Outcome")
-Handler = TypeVar("Handler", bound=TaskHandler)
+from fleetplane._work import WorkMeter
 
 START_TIMEOUT: Final = 60.0
 """Seconds an agent waits at its start for a plane that is away."""
@@ -37,7 +36,7 @@ DRAIN_TIMEOUT: Final = 60.0
 """Seconds the tasks of an agent may take to finish when it leaves."""
 
 
-class Agent(Rights):
+class Agent(Handling, Rights):
     """One instance of an agent. Use it as an asynchronous context manager.
 
     Entering registers it and waits until the plane has counted its first beat and its first
@@ -64,8 +63,15 @@ class Agent(Rights):
         version: semantic version.
         client: the open client to use; it must outlive the agent.
         target: address of the daemon, if no client is given.
-        namespace: tenant, if no client is given.
+        namespace: tenant, if no client is given. Empty: that of the join token, or `default`.
         channel_config: everything else about the connection, if no client is given.
+        join_token: the secret of a join token, or the file with it: the agent enrols, and its
+            certificate is renewed while it runs; see `EnrolledIdentity`. `target` is then the
+            address of the port that demands certificates.
+        enroll_target: address of the port for TLS, with a join token. Empty: `target`.
+        ca: authorities that may vouch for the daemon in PEM, or the file with them, with a join
+            token.
+        state_dir: where the identity is kept, with a join token.
         agent_id: identity of the agent. Empty: that of the existing name@version, or a new one.
         instance_id: identity of this process. Empty: a new random one.
         instance_endpoint: where this process is reached, if it differs from `endpoint`.
@@ -84,8 +90,12 @@ class Agent(Rights):
         *,
         client: FleetClient | None = None,
         target: str = DEFAULT_TARGET,
-        namespace: str = "default",
+        namespace: str = "",
         channel_config: ChannelConfig | None = None,
+        join_token: str | os.PathLike[str] = "",
+        enroll_target: str = "",
+        ca: bytes | FilePath | None = None,
+        state_dir: FilePath | None = None,
         agent_id: str = "",
         instance_id: str = "",
         instance_endpoint: str = "",
@@ -99,6 +109,17 @@ class Agent(Rights):
         self._spec = AgentSpec(name=name, version=version, **spec)
         self._given = client
         self._address = (target, namespace, channel_config or ChannelConfig())
+        self._identity: EnrolledIdentity | None = None
+        if join_token and client is None:
+            self._identity = EnrolledIdentity(
+                name,
+                join_token=join_token,
+                enroll_target=enroll_target or target,
+                ca=ca,
+                state_dir=state_dir,
+            )
+        elif join_token or enroll_target or ca is not None or state_dir is not None:
+            raise ValueError(_NO_IDENTITY)
         self._registration = Registration(
             spec=self._spec,
             agent_id=agent_id,
@@ -127,10 +148,11 @@ class Agent(Rights):
         Raises:
             FleetError: the plane refuses the agent, or was away for `start_timeout` seconds.
             RuntimeError: the agent was started before.
+            OSError: the state directory, the join token or the authorities cannot be used.
         """
         if self._presence is not None:
             raise RuntimeError("an agent starts once: make another one")
-        self._client = self._given or await borrow_client(*self._address)
+        self._client = self._given or await self._open_client()
         self._session = self._client.session
         self._presence = Presence(
             self._session,
@@ -163,6 +185,11 @@ class Agent(Rights):
             await self.aclose()
             raise
         return self
+
+    async def _open_client(self) -> FleetClient:
+        if self._identity is None:
+            return await borrow_client(*self._address)
+        return await open_client(*self._address, self._identity, self._start_timeout)
 
     async def _start(self, session: FleetSession, presence: Presence) -> None:
         await presence.start()
@@ -323,49 +350,6 @@ class Agent(Rights):
         """What is counted about the agent's work."""
         return self._meter
 
-    @overload
-    def task(self) -> Task: ...
-    @overload
-    def task(self, kind: str) -> Callable[[Handler], Handler]: ...
-    @overload
-    def task(self, kind: Handler) -> Handler: ...
-    def task(
-        self, kind: str | Handler | None = None
-    ) -> Task | Callable[[Handler], Handler] | Handler:
-        """Decorate a function that takes tasks, or return a context manager around own work.
-
-        `@agent.task("summarize")` registers the handler of one kind, `@agent.task` that of every
-        kind that has none. It gets a `TaskContext` and returns the result: bytes, text, None, or
-        anything that JSON can say. `TaskRejected` fails the task for good; any other exception
-        fails the attempt, and the task is tried again while attempts are left. A coroutine function
-        is cancelled when its attempt is called off; a plain function runs in a thread and has to
-        look at `TaskContext.cancelled`. Handlers may be registered before or while the agent runs.
-
-        `with agent.task():` counts, times and reports one piece of work that the plane did not
-        assign.
-
-        Raises:
-            ValueError: the kind has a handler already.
-        """
-        if kind is None:
-            return Task(self._meter)
-        if not isinstance(kind, str):
-            self._handlers.add(None, kind)
-            return kind
-        wanted = kind
-
-        def register(handler: Handler) -> Handler:
-            self._handlers.add(wanted, handler)
-            return handler
-
-        return register
-
-    def track(
-        self, function: Callable[Arguments, Awaitable[Outcome]]
-    ) -> Callable[Arguments, Awaitable[Outcome]]:
-        """Decorate a coroutine function so that each call counts as one task."""
-        return tracked(self._meter, function)
-
     async def wait_ended(self) -> AgentState:
         """Wait until the agent must not go on (fenced, gone, refused, stopped); return why."""
         if self._presence is None:
@@ -398,3 +382,8 @@ class Agent(Rights):
 
 
 _NOT_RUNNING: Final = "the agent is not running: use it within `async with Agent(...)`"
+
+_NO_IDENTITY: Final = (
+    "join_token, enroll_target, ca and state_dir go together, and make a client for this agent "
+    "alone; without a join token, pass client=FleetClient(..., ca=...)"
+)

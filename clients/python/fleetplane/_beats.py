@@ -93,6 +93,7 @@ class HeartbeatHub:
         self._backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         self._retry_after: float | None = None
         self._opened_at = 0.0
+        self._exchanges = 0
         self._closed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -140,6 +141,8 @@ class HeartbeatHub:
             try:
                 await self._converse()
             except FleetError as error:
+                if await self._connection.call.renewed(error, self._exchanges):
+                    continue
                 self._retry_after = error.retry_after
                 level = logging.WARNING if is_final(error) else logging.DEBUG
                 _log.log(level, "the heartbeat stream ended: %s", error)
@@ -153,6 +156,7 @@ class HeartbeatHub:
         """Hold one stream until it ends; raise why, if it did not end in peace."""
         self._unanswered.clear()
         self._round_at = self._opened_at = self._loop.time()
+        self._exchanges = self._connection.call.exchanges
         call = self._connection.registry.Heartbeat(metadata=self._connection.call.metadata)
         reader = StreamReader(call, silence=0)
         tasks = (

@@ -5,6 +5,7 @@ import math
 import random
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -14,6 +15,7 @@ from fleetplane._exceptions import (
     DeadlineExceeded,
     FleetError,
     InternalError,
+    Unauthenticated,
     Unavailable,
     error_from_call,
 )
@@ -82,23 +84,50 @@ def new_request_id() -> str:
 
 
 class Caller:
-    """Makes the unary calls of one channel.
+    """Makes the unary calls of one connection.
 
     Args:
         config: deadlines, retries and the token.
+        refresh: looks for newer credentials and has them used, if there are any.
     """
 
-    __slots__ = ("_metadata", "_retry", "_timeout")
+    __slots__ = ("_metadata", "_refresh", "_retry", "_timeout", "exchanges")
 
-    def __init__(self, config: ChannelConfig) -> None:
+    def __init__(
+        self, config: ChannelConfig, refresh: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._timeout = config.default_timeout
         self._retry: RetryPolicy = config.retry
         self._metadata = config.call_metadata()
+        self._refresh = refresh
+        self.exchanges = 0
+        """How often the credentials were exchanged; note it when a call begins, see `renewed`."""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
         """What goes with every call, streams included."""
         return self._metadata
+
+    def use(self, config: ChannelConfig) -> None:
+        """Note that the credentials were exchanged for those of `config`."""
+        self._metadata = config.call_metadata()
+        self.exchanges += 1
+
+    async def renewed(self, refusal: FleetError, since: int) -> bool:
+        """Return whether a call should be repeated at once, because its credentials are outdated.
+
+        Newer ones are looked for. Every repetition takes an exchange, so that a credential which is
+        simply wrong is not tried again and again.
+
+        Args:
+            refusal: how the call ended.
+            since: `exchanges` when it began.
+        """
+        if not isinstance(refusal, Unauthenticated):
+            return False
+        if self.exchanges == since and self._refresh is not None:
+            await self._refresh()
+        return self.exchanges != since
 
     async def __call__(
         self,
@@ -118,19 +147,24 @@ class Caller:
         """
         limit = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
+        since = self.exchanges
         try:
             return await method(request, timeout=limit, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             refusal = _typed(error)
         backoff = Backoff(self._retry.initial_backoff, self._retry.max_backoff)
         for _ in range(self._retry.max_attempts - 1):
-            if not refusal.retryable:
+            if await self.renewed(refusal, since):
+                wait = 0.0
+            elif refusal.retryable:
+                wait = backoff.next(refusal.retry_after)
+            else:
                 break
-            wait = backoff.next(refusal.retry_after)
             remaining = deadline - time.monotonic() - wait
             if remaining <= 0:
                 break
             await asyncio.sleep(wait)
+            since = self.exchanges
             try:
                 return await method(request, timeout=remaining, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:

@@ -152,7 +152,10 @@ def open_channel(target: str, config: ChannelConfig) -> grpc.aio.Channel:
     options: Sequence[tuple[str, int | str]] = config.options()
     if config.tls is None:
         if config.token and not _is_local(target):
-            raise ValueError("a token needs TLS unless the daemon is on this machine")
+            raise ValueError(
+                "a token needs TLS unless the daemon is on this machine: pass ca=..., or "
+                "ChannelConfig(tls=TlsConfig()) to trust the authorities of this system"
+            )
         return grpc.aio.insecure_channel(target, options=options)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=config.tls.root_certificates,

@@ -226,4 +226,5 @@ class ConfigCalls(Connected):
             request = pb.WatchConfigRequest(namespace=self.namespace, scopes=watched)
             return connection.configs.WatchConfig(request, metadata=connection.call.metadata)
 
-        return ConfigWatch(open_at, (scopes,) if isinstance(scopes, Scope) else scopes)
+        watched = (scopes,) if isinstance(scopes, Scope) else scopes
+        return ConfigWatch(open_at, watched, caller=connection.call)

@@ -1,14 +1,17 @@
 """What the parts of the client share: one channel, its stubs, one way to call."""
 
-from typing import TYPE_CHECKING
-
-import grpc
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
 
 from fleetplane._calls import Caller
 from fleetplane._channel import ChannelConfig, open_channel
+from fleetplane._switching import SwitchingChannel
 from fleetplane.v1 import (
+    access_service_pb2_grpc,
     config_service_pb2_grpc,
+    identity_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
+    namespace_service_pb2_grpc,
     policy_service_pb2_grpc,
     registry_service_pb2_grpc,
     rollout_service_pb2_grpc,
@@ -17,8 +20,11 @@ from fleetplane.v1 import (
 )
 
 if TYPE_CHECKING:  # the asynchronous stubs exist in the type stubs only
+    from fleetplane.v1.access_service_pb2_grpc import AccessServiceAsyncStub
     from fleetplane.v1.config_service_pb2_grpc import ConfigServiceAsyncStub
+    from fleetplane.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from fleetplane.v1.lifecycle_service_pb2_grpc import LifecycleServiceAsyncStub
+    from fleetplane.v1.namespace_service_pb2_grpc import NamespaceServiceAsyncStub
     from fleetplane.v1.policy_service_pb2_grpc import PolicyServiceAsyncStub
     from fleetplane.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
     from fleetplane.v1.rollout_service_pb2_grpc import RolloutServiceAsyncStub
@@ -26,19 +32,39 @@ if TYPE_CHECKING:  # the asynchronous stubs exist in the type stubs only
     from fleetplane.v1.task_service_pb2_grpc import TaskServiceAsyncStub
 
 
+DEFAULT_NAMESPACE: Final = "default"
+"""Tenant of those that name none; it exists always."""
+
+Look = Callable[[], Awaitable[ChannelConfig | None]]
+"""Looks for credentials that are newer than those in use; None: there are none."""
+
+
 class Connection:
-    """One open channel with the stubs on it. Lives in the event loop that opened it.
+    """One connection with the stubs on it. Lives in the event loop that opened it.
+
+    Its credentials can be exchanged while it is used: calls and streams in flight go on as they
+    are, everything that begins later uses the new ones.
 
     Args:
         target: address of the daemon.
         config: everything else about the connection.
+        look: looks for newer credentials, when the daemon refuses those in use.
+
+    Raises:
+        ValueError: a token would travel in plain text to another machine.
     """
 
     __slots__ = (
+        "_config",
+        "_look",
+        "_target",
+        "access",
         "call",
         "channel",
         "configs",
+        "identity",
         "lifecycle",
+        "namespaces",
         "policies",
         "registry",
         "rollouts",
@@ -46,9 +72,21 @@ class Connection:
         "tasks",
     )
 
-    def __init__(self, target: str, config: ChannelConfig) -> None:
-        self.channel: grpc.aio.Channel = open_channel(target, config)
-        self.call = Caller(config)
+    def __init__(self, target: str, config: ChannelConfig, look: Look | None = None) -> None:
+        self._target = target
+        self._config = config
+        self._look = look
+        self.channel = SwitchingChannel(open_channel(target, config))
+        self.call = Caller(config, None if look is None else self._refresh)
+        self.identity: IdentityServiceAsyncStub = identity_service_pb2_grpc.IdentityServiceStub(
+            self.channel
+        )
+        self.access: AccessServiceAsyncStub = access_service_pb2_grpc.AccessServiceStub(
+            self.channel
+        )
+        self.namespaces: NamespaceServiceAsyncStub = (
+            namespace_service_pb2_grpc.NamespaceServiceStub(self.channel)
+        )
         self.registry: RegistryServiceAsyncStub = registry_service_pb2_grpc.RegistryServiceStub(
             self.channel
         )
@@ -69,13 +107,28 @@ class Connection:
             self.channel
         )
 
+    def exchange(self, config: ChannelConfig) -> None:
+        """Use other credentials from now on; only `tls` and `token` of the config may differ.
+
+        Raises:
+            ValueError: as at the beginning.
+        """
+        if config.tls != self._config.tls:
+            self.channel.switch(open_channel(self._target, config))
+        self._config = config
+        self.call.use(config)
+
+    async def _refresh(self) -> None:
+        if self._look is not None and (newer := await self._look()) is not None:
+            self.exchange(newer)
+
 
 class Connected:
     """Base of the parts of the client.
 
     Args:
         target: address of the daemon.
-        namespace: tenant of every call.
+        namespace: tenant of every call; empty: that of the identity, or `default`.
         channel_config: everything else about the connection.
     """
 
@@ -93,7 +146,7 @@ class Connected:
     @property
     def namespace(self) -> str:
         """Tenant of every call."""
-        return self._namespace
+        return self._namespace or DEFAULT_NAMESPACE
 
     @property
     def channel_config(self) -> ChannelConfig:

@@ -333,3 +333,31 @@ class OnInconclusive(_Open):
     """Roll back."""
     PROMOTE = 3
     """Go on."""
+
+
+class CallerKind(_Open):
+    """What kind of caller the daemon takes somebody for."""
+
+    UNSPECIFIED = 0
+    """Not a kind."""
+    LOCAL_ADMIN = 1
+    """Anybody on the daemon's machine: it authenticates nobody."""
+    AGENT = 2
+    """An agent, by its certificate."""
+    USER = 3
+    """A person or program, by an OIDC token."""
+    API_TOKEN = 4
+    """A program, by an API token."""
+    WORKLOAD = 5
+    """A workload whose certificate says who it is, but not that it is an agent."""
+
+
+class NamespaceState(_Open):
+    """Where a namespace is in its life."""
+
+    UNSPECIFIED = 0
+    """Not a state."""
+    ACTIVE = 1
+    """In use."""
+    TERMINATING = 2
+    """Being removed: writes are refused."""

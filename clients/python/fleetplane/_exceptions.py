@@ -3,17 +3,18 @@
     FleetError
     ├── InvalidArgument       INVALID_FIELD, INVALID_CURSOR: the request is wrong; see `violations`
     ├── NotFound              AGENT_, INSTANCE_, POLICY_, REVISION_, TASK_, ROUTE_, DRAIN_, STOP_,
-    │                         ROLLOUT_NOT_FOUND, NO_CANDIDATE
-    ├── AlreadyExists         AGENT_EXISTS, POLICY_EXISTS, REQUEST_ID_REUSED
+    │                         ROLLOUT_, NAMESPACE_, TOKEN_NOT_FOUND, NO_CANDIDATE
+    ├── AlreadyExists         AGENT_EXISTS, POLICY_EXISTS, NAMESPACE_EXISTS, REQUEST_ID_REUSED
     ├── RevisionConflict      REVISION_CONFLICT: somebody else wrote; read again and retry
     ├── FailedPrecondition    INVALID_TRANSITION, INSTANCE_FENCED, ACTIVATION_REFUSED,
-    │   │                     ACTIVATION_PENDING, ROLLOUT_ACTIVE
+    │   │                     ACTIVATION_PENDING, ROLLOUT_ACTIVE, NO_CERTIFICATE_AUTHORITY,
+    │   │                     NAMESPACE_NOT_EMPTY, NAMESPACE_TERMINATING
     │   └── LeaseFenced       LEASE_FENCED: the task is somebody else's by now; stop working on it
-    ├── LimitExceeded         LIMIT_EXCEEDED: a quota or a bound
-    ├── Unavailable           STORE_UNAVAILABLE, NOT_READY, DRAINING, or nobody answered at all
+    ├── LimitExceeded         LIMIT_EXCEEDED, QUOTA_EXCEEDED: a bound; RATE_LIMITED: was retried
+    ├── Unavailable           STORE_UNAVAILABLE, NOT_READY, DRAINING, OVERLOADED, or nobody answered
     ├── DeadlineExceeded      DEADLINE_EXCEEDED: a write may or may not have happened
-    ├── Unauthenticated       the daemon does not know who is calling
-    ├── PermissionDenied      the caller may not do that
+    ├── Unauthenticated       CREDENTIAL_MISSING, _INVALID, _EXPIRED, _REVOKED
+    ├── PermissionDenied      PERMISSION_DENIED, AGENT_BANNED, FOREIGN_AGENT
     ├── Unimplemented         the daemon is older than this SDK
     ├── InternalError         INTERNAL: a defect; `metadata["request_id"]` finds its log
     ├── PolicyDenied          `Agent.require`: the policies refuse the action
@@ -21,8 +22,9 @@
     ├── TaskFailed            `run_task`, `task_result`: the task failed for good
     └── TaskCancelled         `run_task`, `task_result`: the task was called off
 
-Switch on the class, then on `reason`; never on the text. An error that came from a call keeps the
-`grpc.aio.AioRpcError` as `__cause__`.
+Switch on the class, then on `reason`; never on the text, which ends with the command or argument
+that helps, where one does. An error that came from a call keeps the `grpc.aio.AioRpcError` as
+`__cause__`.
 """
 
 import enum
@@ -39,6 +41,7 @@ from fleetplane._details import (
     parse_status,
 )
 from fleetplane._enums import TaskReason, TaskState
+from fleetplane._hints import BY_REASON, transport_hint
 from fleetplane.v1 import error_reason_pb2, policy_service_pb2, task_service_pb2
 
 
@@ -70,11 +73,27 @@ class Reason(enum.StrEnum):
     LEASE_FENCED = "LEASE_FENCED"
     ROLLOUT_ACTIVE = "ROLLOUT_ACTIVE"
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    RATE_LIMITED = "RATE_LIMITED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     NOT_READY = "NOT_READY"
     DRAINING = "DRAINING"
+    OVERLOADED = "OVERLOADED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     INTERNAL = "INTERNAL"
+    CREDENTIAL_MISSING = "CREDENTIAL_MISSING"
+    CREDENTIAL_INVALID = "CREDENTIAL_INVALID"
+    CREDENTIAL_EXPIRED = "CREDENTIAL_EXPIRED"
+    CREDENTIAL_REVOKED = "CREDENTIAL_REVOKED"
+    AGENT_BANNED = "AGENT_BANNED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    FOREIGN_AGENT = "FOREIGN_AGENT"
+    NO_CERTIFICATE_AUTHORITY = "NO_CERTIFICATE_AUTHORITY"
+    NAMESPACE_NOT_FOUND = "NAMESPACE_NOT_FOUND"
+    TOKEN_NOT_FOUND = "TOKEN_NOT_FOUND"  # noqa: S105  # the name of a reason
+    NAMESPACE_EXISTS = "NAMESPACE_EXISTS"
+    NAMESPACE_NOT_EMPTY = "NAMESPACE_NOT_EMPTY"
+    NAMESPACE_TERMINATING = "NAMESPACE_TERMINATING"
 
 
 class FleetError(Exception):
@@ -82,6 +101,7 @@ class FleetError(Exception):
 
     Attributes:
         message: what happened, in words.
+        hint: the command or argument that helps, which `str()` ends with; may be empty.
         reason: why, as an enum; `Reason.UNSPECIFIED` if nobody said.
         metadata: everything variable in the message, by name.
         violations: wrong fields of the request, for `InvalidArgument`.
@@ -91,10 +111,14 @@ class FleetError(Exception):
     def __init__(self, message: str, details: StatusDetails = NO_DETAILS) -> None:
         super().__init__(message)
         self.message: Final = message
+        self.hint = BY_REASON.get(details.reason, "")
         self.reason: Final = _REASONS.get(details.reason, Reason.UNSPECIFIED)
         self.metadata: Final[Mapping[str, str]] = details.metadata
         self.violations: Final[tuple[FieldViolation, ...]] = details.violations
         self.retry_after: Final = details.retry_after
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
     @property
     def retryable(self) -> bool:
@@ -130,7 +154,10 @@ class LeaseFenced(FailedPrecondition):
 
 
 class LimitExceeded(FleetError):
-    """A quota or a bound is reached; with `retry_after` it is a rate, without it a size."""
+    """A quota or a bound is reached; with `retry_after` it is a rate, without it a size.
+
+    Calls beyond a rate were already retried until their deadline. `metadata` names the bound.
+    """
 
 
 class Unavailable(FleetError):
@@ -147,11 +174,11 @@ class DeadlineExceeded(FleetError):
 
 
 class Unauthenticated(FleetError):
-    """The daemon does not know who is calling."""
+    """The daemon does not know who calls: the credential is missing, wrong, ended or revoked."""
 
 
 class PermissionDenied(FleetError):
-    """The caller may not do that."""
+    """The caller may not do that: it has no role for it, is banned, or speaks for another agent."""
 
 
 class Unimplemented(FleetError):
@@ -239,7 +266,10 @@ def error_from_call(error: grpc.aio.AioRpcError) -> FleetError:
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
             details = parse_status(value)
     family = _family(error.code().value[0], details)
-    return family(error.details() or error.code().name, details)
+    refusal = family(error.details() or error.code().name, details)
+    if family is Unavailable and not details.reason:
+        refusal.hint = transport_hint(refusal.message)
+    return refusal
 
 
 def error_from_entry(entry: error_reason_pb2.EntryError) -> FleetError:

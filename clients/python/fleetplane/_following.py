@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from fleetplane._calls import Caller
 from fleetplane._enums import RolloutPhase, TaskState
 from fleetplane._watches import MAX_SILENCE, Watch
 from fleetplane.v1 import rollout_service_pb2, task_service_pb2, watch_pb2
@@ -19,9 +20,14 @@ class TaskWatch(Watch[task_service_pb2.FollowTasksResponse, task_service_pb2.Tas
     """
 
     def __init__(
-        self, open_at: OpenTasks, task_ids: Iterable[str], *, max_silence: float = MAX_SILENCE
+        self,
+        open_at: OpenTasks,
+        task_ids: Iterable[str],
+        *,
+        max_silence: float = MAX_SILENCE,
+        caller: Caller | None = None,
     ) -> None:
-        super().__init__(max_silence)
+        super().__init__(max_silence, caller)
         self._open_at = open_at
         self._pending = dict.fromkeys(task_ids, 0)
         self._closed = not self._pending
@@ -63,8 +69,14 @@ class RolloutWatch(Watch[rollout_service_pb2.WatchRolloutResponse, rollout_servi
     Goes on where it was after any interruption.
     """
 
-    def __init__(self, open_at: OpenRollout, *, max_silence: float = MAX_SILENCE) -> None:
-        super().__init__(max_silence)
+    def __init__(
+        self,
+        open_at: OpenRollout,
+        *,
+        max_silence: float = MAX_SILENCE,
+        caller: Caller | None = None,
+    ) -> None:
+        super().__init__(max_silence, caller)
         self._open_at = open_at
         self._revision = 0
         self._rollout_id = ""

@@ -338,8 +338,12 @@ class Presence:
 
 
 def _is_hopeless(error: FleetError) -> bool:
-    """Whether an agent that was known should not try again; a quota may become free."""
-    return is_final(error) and not isinstance(error, LimitExceeded)
+    """Whether an agent that was known should not try again.
+
+    A quota may become free, and credentials that have ended are renewed.
+    """
+    heals = isinstance(error, LimitExceeded) or error.reason is Reason.CREDENTIAL_EXPIRED
+    return is_final(error) and not heals
 
 
 def _verdict(error: FleetError) -> AgentState:

@@ -337,7 +337,7 @@ class RegistryCalls(Connected):
                 request.resume_from.CopyFrom(held)
             return connection.registry.WatchAgents(request, metadata=connection.call.metadata)
 
-        return AgentWatch(open_at, held=resume_from)
+        return AgentWatch(open_at, held=resume_from, caller=connection.call)
 
 
 def _register_request(registration: Registration) -> pb.RegisterRequest:

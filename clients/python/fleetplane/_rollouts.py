@@ -163,7 +163,7 @@ class RolloutCalls(Connected):
                 request.rollout_id, request.agent_name = seen_id, ""
             return connection.rollouts.WatchRollout(request, metadata=connection.call.metadata)
 
-        return RolloutWatch(open_at)
+        return RolloutWatch(open_at, caller=connection.call)
 
     async def pause_rollout(
         self, rollout_id: str, *, reason: str = "", timeout: float | None = None

@@ -162,12 +162,15 @@ class TaskWorker:
         backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         while True:
             opened_at = self._loop.time()
+            exchanges = self._connection.call.exchanges
             try:
                 wait = await self._converse()
             except Unimplemented:
                 _log.error("the daemon is too old to assign tasks")  # says it all
                 return
             except FleetError as error:
+                if await self._connection.call.renewed(error, exchanges):
+                    continue
                 # A replica that lags may not know this instance yet; the heartbeat hears the rest.
                 _log.debug("the stream of tasks ended: %s", error)
                 wait = error.retry_after

@@ -191,7 +191,7 @@ class TaskCalls(Connected):
             request = pb.FollowTasksRequest(namespace=self.namespace, task_ids=wanted)
             return connection.tasks.FollowTasks(request, metadata=connection.call.metadata)
 
-        return TaskWatch(open_at, task_ids)
+        return TaskWatch(open_at, task_ids, caller=connection.call)
 
     async def run_task(
         self,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from fleetplane._calls import MAX_BACKOFF, MIN_BACKOFF, Backoff, StreamReader, is_final
+from fleetplane._calls import MAX_BACKOFF, MIN_BACKOFF, Backoff, Caller, StreamReader, is_final
 from fleetplane._config import NOWHERE, EffectiveConfig, Position, Scope
 from fleetplane._exceptions import FleetError
 from fleetplane._values import to_seconds
@@ -74,10 +74,18 @@ class ConfigUpdate:
 
 
 class Watch(Generic[Message, Event]):
-    """What all watches share: opening, reading, coming back."""
+    """What all watches share: opening, reading, coming back.
 
-    def __init__(self, max_silence: float) -> None:
+    Args:
+        max_silence: seconds without a message after which a stream counts as dead.
+        caller: of the connection; has newer credentials looked for when the daemon refuses those in
+            use, and the watch go on with them.
+    """
+
+    def __init__(self, max_silence: float, caller: Caller | None = None) -> None:
         self._max_silence = max_silence
+        self._caller = caller
+        self._exchanges = 0
         self._backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         self._reader: StreamReader | None = None
         self._ready: deque[Event] = deque()
@@ -128,16 +136,15 @@ class Watch(Generic[Message, Event]):
             if self._wait is not None:
                 await asyncio.sleep(self._wait)
                 self._wait = None
+            if self._caller is not None:
+                self._exchanges = self._caller.exchanges
             self._reader = StreamReader(self._open(), self._max_silence)
             self._opened_at = time.monotonic()
         try:
             message = await self._reader.read()
         except FleetError as error:
             self._drop()
-            if is_final(error):
-                self._closed = True
-                raise
-            self._wait = self._backoff.next(error.retry_after)
+            await self._broken(error)
             return
         except asyncio.CancelledError:
             self._drop()
@@ -153,6 +160,15 @@ class Watch(Generic[Message, Event]):
             self._backoff.reset(after=time.monotonic() - self._opened_at)
         else:
             self._wait = self._backoff.next(to_seconds(farewell.retry_after))
+
+    async def _broken(self, error: FleetError) -> None:
+        """Plan how to go on after the stream broke; raise if that is pointless."""
+        if self._caller is not None and await self._caller.renewed(error, self._exchanges):
+            return
+        if is_final(error):
+            self._closed = True
+            raise error
+        self._wait = self._backoff.next(error.retry_after)
 
     def _drop(self) -> None:
         self._connected = False
@@ -189,9 +205,14 @@ class AgentWatch(Watch[registry_service_pb2.WatchAgentsResponse, AgentsEvent]):
     """
 
     def __init__(
-        self, open_at: OpenAgents, *, held: Position = NOWHERE, max_silence: float = MAX_SILENCE
+        self,
+        open_at: OpenAgents,
+        *,
+        held: Position = NOWHERE,
+        max_silence: float = MAX_SILENCE,
+        caller: Caller | None = None,
     ) -> None:
-        super().__init__(max_silence)
+        super().__init__(max_silence, caller)
         self._open_at = open_at
         self._held = held
         self._parts: list[agent_pb2.Agent] = []
@@ -241,8 +262,9 @@ class ConfigWatch(Watch[config_service_pb2.WatchConfigResponse, ConfigUpdate]):
         scopes: Iterable[Scope],
         *,
         max_silence: float = MAX_SILENCE,
+        caller: Caller | None = None,
     ) -> None:
-        super().__init__(max_silence)
+        super().__init__(max_silence, caller)
         self._open_at = open_at
         self._held = dict.fromkeys(scopes, NOWHERE)
         self._synced = False

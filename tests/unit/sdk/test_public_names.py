@@ -10,7 +10,9 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 import fleetplane
 from fleetplane.v1 import (
     agent_pb2,
+    identity_service_pb2,
     lifecycle_service_pb2,
+    namespace_service_pb2,
     policy_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
@@ -39,6 +41,8 @@ ENUMS = {
     fleetplane.RolloutVerdict: (rollout_service_pb2.RolloutVerdict, "ROLLOUT_VERDICT_"),
     fleetplane.AnalysisKind: (rollout_service_pb2.RolloutAnalysis.Kind, "KIND_"),
     fleetplane.AnalysisSource: (rollout_service_pb2.RolloutAnalysis.Source, "SOURCE_"),
+    fleetplane.CallerKind: (identity_service_pb2.CallerKind, "CALLER_KIND_"),
+    fleetplane.NamespaceState: (namespace_service_pb2.NamespaceState, "NAMESPACE_STATE_"),
     fleetplane.OnInconclusive: (rollout_service_pb2.OnInconclusive, "ON_INCONCLUSIVE_"),
 }
 
