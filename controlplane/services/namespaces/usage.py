@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Final, Protocol
 
 from controlplane.domain.agents import AgentStatus
@@ -27,14 +28,14 @@ _DECOMMISSIONED: Final = AgentFilter(statuses=frozenset({AgentStatus.DECOMMISSIO
 class CallMeter(Protocol):
     """What this replica does for a namespace now; it is in no ledger."""
 
-    def streams(self, namespace: str) -> int:
+    def streams_of(self, namespace: str) -> int:
         """Return the open heartbeat and task streams."""
 
-    def watches(self, namespace: str) -> int:
+    def watches_of(self, namespace: str) -> int:
         """Return the open watches."""
 
-    def calls_per_second(self, namespace: str) -> int:
-        """Return the calls per second over the last seconds, rounded up."""
+    def calls_per_second_of(self, namespace: str) -> float:
+        """Return the calls per second over the last seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +138,12 @@ class Usage:
         used = Quotas(
             agents=agents_in(view),
             instances=len(view.instances),
-            streams=meter.streams(namespace) if meter is not None else 0,
-            watches=meter.watches(namespace) if meter is not None else 0,
+            streams=meter.streams_of(namespace) if meter is not None else 0,
+            watches=meter.watches_of(namespace) if meter is not None else 0,
             policies=len(view.policies),
             config_bytes=config_bytes,
             waiting_tasks=waiting_tasks_in(view),
-            calls_per_second=meter.calls_per_second(namespace) if meter is not None else 0,
+            calls_per_second=ceil(meter.calls_per_second_of(namespace)) if meter is not None else 0,
         )
         return UsageReport(used=used, position=view.position)
 
