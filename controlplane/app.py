@@ -125,7 +125,9 @@ class App:
             replica = await self._build(building, connection, secret)
             options = self._options()
             self._server, self._health = create_server(
-                options, Pipeline(standard_concerns(self._drain)), replica.add_services
+                options,
+                Pipeline(standard_concerns(self._drain, replica.identification), gate=replica.gate),
+                replica.add_services,
             )
             bound = bind_ports(self._server, options, self._port_credentials())
             await self._server.start()
@@ -169,7 +171,7 @@ class App:
         try:
             await asyncio.wait((*ends, loading), return_when=asyncio.FIRST_COMPLETED)
             if not any(end.done() for end in ends):
-                self._announce_first_admin()
+                await self._announce_first_admin()
                 on_serving()
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             clean = await self._drain.run(
@@ -188,13 +190,13 @@ class App:
             raise failure
         return clean
 
-    def _announce_first_admin(self) -> None:
+    async def _announce_first_admin(self) -> None:
         """Tell where the secret of the first administrator is, if it was made on this host.
 
         Called once, when the first snapshot is loaded and before anything is announced.
         """
         path = self._admin_token_file
-        if self._credentials is not None and path.exists():
+        if self._credentials is not None and await asyncio.to_thread(path.exists):
             self.serving = replace(self.serving, admin_token=str(path))
 
     @property
@@ -239,6 +241,8 @@ class App:
             beat_log=RedisBeatLog(connection, replica_id=replica_id),
             clock=self._clock,
             ids=ids,
+            verifier=None if self._credentials is None else self._credentials.verifier,
+            reader=None if self._credentials is None else self._credentials.reader,
         )
         replica = build_replica(self._settings, ports, self._drain, secret, self._on_transition)
         self._loaded = replica.caught_up

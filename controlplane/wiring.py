@@ -12,7 +12,10 @@ from typing import Any
 import grpc
 
 from controlplane.api.drain import Drain as Shutdown
+from controlplane.api.gate import Gate
+from controlplane.api.identification import Identification
 from controlplane.api.pagination import PageTokens
+from controlplane.api.stream_guard import StreamGuard
 from controlplane.api.streams import StreamKeeper, StreamLimits
 from controlplane.api.v1.config_service import ConfigService
 from controlplane.api.v1.heartbeat import HeartbeatStream
@@ -24,6 +27,9 @@ from controlplane.api.v1.routing_service import RoutingService
 from controlplane.api.v1.task_service import TaskService
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.domain.policies import Effect
+from controlplane.services.access.authenticator import Authenticator
+from controlplane.services.access.authoriser import Authoriser
+from controlplane.services.access.ports import CertificateReader, TokenVerifier
 from controlplane.services.beats import BeatIntake
 from controlplane.services.configs import Configs
 from controlplane.services.convergence import Convergence
@@ -86,6 +92,10 @@ class Ports:
     beat_log: BeatLog
     clock: LearningClock
     ids: IdSource
+    verifier: TokenVerifier | None = None
+    """Of tokens of an identity provider; None: there is none."""
+    reader: CertificateReader | None = None
+    """Of client certificates; None: no port demands them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +106,10 @@ class Replica:
     loops: tuple[Loop, ...]
     caught_up: asyncio.Event
     """Set once the first snapshot is loaded."""
+    gate: Gate
+    """Between the pipeline and the services."""
+    identification: Identification
+    """Says who calls."""
 
 
 def build_replica(
@@ -122,14 +136,24 @@ class _Builder:
         self._shutdown = shutdown
         self._tokens = PageTokens(secret)
         self._on_transition = on_transition
-        self._keeper = StreamKeeper(
-            drain=shutdown, limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds)
-        )
         self._ports = ports
         self._clock = ports.clock
         self._liveness_settings = liveness_settings(settings)
         self._hub = Hub()
         self._read_model = ReadModel(self._hub, default_effect=Effect(settings.policy_default))
+        self._admins = frozenset(filter(None, map(str.strip, settings.admins.split(","))))
+        self._authoriser = Authoriser(
+            self._read_model,
+            ports.clock,
+            authenticates=settings.authenticates,
+            admins=self._admins,
+        )
+        self._guard = StreamGuard(self._authoriser, self._hub, ports.clock)
+        self._keeper = StreamKeeper(
+            drain=shutdown,
+            limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
+            guard=self._guard,
+        )
         self._visible = VisibleLedger(ports.ledger, self._read_model, ports.feed.hint)
         self._activation = PolicyActivation(ports.clock)
         self._intake = BeatIntake(ports.clock, self._liveness_settings, self._acknowledged)
@@ -188,7 +212,28 @@ class _Builder:
             rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollout, server)
 
         loops, caught_up = self._loops()
-        return Replica(add_services=add_services, loops=loops, caught_up=caught_up)
+        return Replica(
+            add_services=add_services,
+            loops=loops,
+            caught_up=caught_up,
+            gate=Gate(self._authoriser, self._read_model, self._ports.ledger),
+            identification=self._identification(),
+        )
+
+    def _identification(self) -> Identification:
+        settings, ports = self._settings, self._ports
+        if not settings.authenticates:
+            return Identification(None, reads_certificates=False)
+        authenticator = Authenticator(
+            self._read_model,
+            ports.clock,
+            verifier=ports.verifier,
+            reader=ports.reader,
+            trust_domain=settings.trust_domain,
+            agent_identity=settings.agent_identity,
+            admins=self._admins,
+        )
+        return Identification(authenticator, reads_certificates=settings.listen_mtls is not None)
 
     def _acknowledged(self, namespace: str, _agent_id: str) -> None:
         self._hub.notify((acknowledgements_topic(namespace),))
@@ -219,6 +264,7 @@ class _Builder:
             dispatcher.run,
             drains.run,
             rollouts.run,
+            self._guard.run,
         )
         return loops, follower.caught_up
 
@@ -259,6 +305,7 @@ class _Builder:
             self._read_model,
             self._tokens,
             self._keeper,
+            self._guard,
         )
 
     def _policy_service(self) -> PolicyService:
@@ -276,7 +323,7 @@ class _Builder:
             self._recovery,
             self._clock,
         )
-        return LifecycleService(lifecycle, self._drains, self._stops, self._shutdown)
+        return LifecycleService(lifecycle, self._drains, self._stops, self._shutdown, self._guard)
 
     def _task_service(self) -> TaskService:
         tasks = Tasks(

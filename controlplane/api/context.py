@@ -8,17 +8,31 @@ its call must therefore be started elsewhere, or it would log under the wrong re
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
 from controlplane.api.methods import Method
 from controlplane.domain.identity import LOCAL_ADMIN, Caller
+from controlplane.services.read_model import NamespaceView
 from controlplane.telemetry.names import FIELD_METHOD, FIELD_REQUEST_ID
 
 
 def _no_request_id(_call: "Call") -> str:
     return ""
+
+
+class Gatekeeper(Protocol):
+    """Lets calls pass; `gate.Gate` does."""
+
+    def enter(self, call: "Call", namespace: str) -> None:
+        """Let a call into a namespace, or refuse it."""
+
+    async def confine(self, call: "Call", message: Any) -> None:
+        """Refuse what is not about the agent that a confined caller is."""
+
+    async def confine_beats(self, call: "Call", view: NamespaceView, request: Any) -> None:
+        """Refuse beats of instances that are not those of the agent."""
 
 
 class Call:
@@ -28,6 +42,11 @@ class Call:
         method: Its row in `METHODS`.
         context: grpc's side of it.
         caller: Set by the concern `authentication`.
+        gate: Who lets it pass; None where nobody is asked.
+        namespace: Where the gate has let it in, `*` for everywhere; empty before that.
+        confined: Set by the gate: the caller may only speak about the agent that it is.
+        admitted: Set by the gate once nothing is left to be checked, and true without a gate. A
+            call that ends well without it is a defect, and is not answered.
         started: Moment the handler was entered, of `time.perf_counter`, in seconds.
         find_request_id: Set by the concern `request_id`.
         expired: Set by the concern `deadline` when it cancels the handler.
@@ -35,18 +54,31 @@ class Call:
 
     __slots__ = (
         "_request_id",
+        "admitted",
         "caller",
+        "confined",
         "context",
         "expired",
         "find_request_id",
+        "gate",
         "method",
+        "namespace",
         "started",
     )
 
-    def __init__(self, method: Method, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+    def __init__(
+        self,
+        method: Method,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+        gate: Gatekeeper | None = None,
+    ) -> None:
         self.method = method
         self.context = context
+        self.gate = gate
         self.caller: Caller = LOCAL_ADMIN
+        self.namespace = ""
+        self.confined = False
+        self.admitted = gate is None
         self.started = time.perf_counter()
         self.find_request_id: Callable[[Call], str] = _no_request_id
         self.expired = False

@@ -6,6 +6,7 @@ the `before` of every concern, the handler, the `after` of every concern in reve
 concern does not need costs nothing, what it needs costs a plain function call.
 
 Decoding and encoding happen inside: a malformed request is refused like any other wrong argument.
+Between decoding and the handler stands the gate (`gate.Gate`), which asks who may do what.
 """
 
 import inspect
@@ -18,7 +19,9 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from controlplane.api.context import Call, enter_call
+from controlplane.api.gate import Gate, confine, require_admitted
 from controlplane.api.methods import METHODS, Method
+from controlplane.domain.access.permissions import Permission
 from controlplane.domain.errors import InvalidArgument
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
@@ -124,10 +127,23 @@ class Pipeline:
     """The concerns around every handler, outermost first."""
 
     def __init__(
-        self, concerns: Sequence[Concern], methods: Mapping[str, Method] = METHODS
+        self,
+        concerns: Sequence[Concern],
+        methods: Mapping[str, Method] = METHODS,
+        *,
+        gate: Gate | None = None,
     ) -> None:
+        """Wrap handlers.
+
+        Args:
+            concerns: What is done around every handler, outermost first.
+            methods: The rows.
+            gate: Asked before every handler whose row needs a permission. None: nobody is asked,
+                which only tests of handlers want.
+        """
         self._concerns = tuple(concerns)
         self._methods = methods
+        self._gate = gate
 
     def registrar(self, server: grpc.aio.Server) -> "Registrar":
         """Return what takes the handlers of services on behalf of `server`."""
@@ -148,7 +164,7 @@ class Pipeline:
             raise RegistrationError(f"{name} has no row in controlplane/api/methods.py")
         shape = (bool(handler.request_streaming), bool(handler.response_streaming))
         behaviour = getattr(handler, _BEHAVIOURS[shape])
-        chain = _Chain(method, [c for c in self._concerns if c.wanted(method)])
+        chain = _Chain(method, [c for c in self._concerns if c.wanted(method)], self._gate)
         decode = handler.request_deserializer or _identity
         encode = handler.response_serializer or _identity
         if getattr(behaviour, _RAW_MARK, False):
@@ -231,10 +247,12 @@ class Registrar:
 class _Chain:
     """The concerns of one method, compiled: what runs before, after, and on errors."""
 
-    __slots__ = ("afters", "befores", "concerns", "method")
+    __slots__ = ("afters", "befores", "concerns", "gate", "method")
 
-    def __init__(self, method: Method, concerns: Sequence[Concern]) -> None:
+    def __init__(self, method: Method, concerns: Sequence[Concern], gate: Gate | None) -> None:
         self.method = method
+        self.gate = gate if method.permission is not Permission.PUBLIC else None
+        """None: the method needs no permission, or nobody is asked."""
         self.concerns = tuple(concerns)
         self.befores = tuple(
             (position, c.before) for position, c in enumerate(concerns) if c.before is not None
@@ -258,9 +276,10 @@ class _Chain:
 def _raw(chain: _Chain, behaviour: Behaviour) -> Behaviour:
     """Return the coroutine for a handler of raw bytes."""
     method, befores, afters, depth = chain.method, chain.befores, chain.afters, len(chain.concerns)
+    gate = chain.gate
 
     async def invoke(raw: bytes, context: ServicerContext) -> bytes:
-        call = Call(method, context)
+        call = Call(method, context, gate)
         enter_call(call)
         entered = 0
         try:
@@ -268,6 +287,8 @@ def _raw(chain: _Chain, behaviour: Behaviour) -> Behaviour:
                 before(call)
             entered = depth
             reply: bytes = await behaviour(raw, call)
+            if not call.admitted:
+                require_admitted(call)
         except BaseException as error:  # noqa: BLE001 - every end of a call passes the concerns
             await chain.fail(call, error, entered)
         for after in afters:
@@ -289,9 +310,11 @@ def _wrapped(
         encode: Turns a unary reply into bytes; None if the handler writes its replies.
     """
     method, befores, afters, depth = chain.method, chain.befores, chain.afters, len(chain.concerns)
+    gate = chain.gate
+    enter = None if gate is None else gate.entry(method, streaming=decode is None)
 
     async def invoke(request: Any, context: ServicerContext) -> bytes | None:
-        call = Call(method, context)
+        call = Call(method, context, gate)
         enter_call(call)
         entered = 0
         answer = None
@@ -300,7 +323,13 @@ def _wrapped(
                 before(call)
             entered = depth
             message = request if decode is None else decode_request(decode, request)
+            if enter is not None:
+                enter(call, message)
+                if call.confined:
+                    await confine(call, message)
             reply = await behaviour(message, context)
+            if not call.admitted:
+                require_admitted(call)
             code: grpc.StatusCode | None = context.code()  # None unless the handler set one
             if encode is not None and (reply is not None or code is None):
                 answer = encode(reply)

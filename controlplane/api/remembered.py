@@ -7,9 +7,9 @@ parsing, nor selecting, nor rendering.
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final
 
+from controlplane.api.gate import enter_namespace
 from controlplane.api.pipeline import decode_request
 from controlplane.api.reply_cache import ReplyCache
-from controlplane.domain.identity import namespace_of
 from controlplane.services.read_model import NamespaceView, ReadModel
 
 REPLIES: Final = 4096
@@ -23,7 +23,9 @@ class RememberedReplies:
     """The answers of one unary method whose requests have `namespace` and `min_revision`.
 
     `answer` says with each message whether it may be given to the next caller who asks the same;
-    one that was dealt out to this call alone may not.
+    one that was dealt out to this call alone may not. An answer depends on the question alone, not
+    on who asks; every call passes the gate before anything is looked up, so that nobody is given an
+    answer of a namespace that he may not see. Confined callers do not get here.
     """
 
     def __init__(
@@ -42,17 +44,24 @@ class RememberedReplies:
         """Question -> its namespace and `min_revision`, so that it is parsed once."""
 
     async def reply(self, raw: bytes) -> bytes:
-        """Return the answer to a serialised request, serialised."""
+        """Return the answer to a serialised request, serialised.
+
+        Raises:
+            DomainError: the caller may not ask this there; or what `answer` raises.
+        """
         asked = self._asked.get(raw)
-        if asked is not None:
+        if asked is None:
+            request = decode_request(self._decode, raw)
+            namespace = enter_namespace(request.namespace)
+        else:
             namespace, min_revision = asked
+            enter_namespace(namespace)
             view = self._read_model.view(namespace)
             if view.position.revision >= min_revision:
                 known = self._replies.get(raw, self._version_of(view))
                 if known is not None:
                     return known
-        request = decode_request(self._decode, raw)
-        namespace = namespace_of(request.namespace)
+            request = decode_request(self._decode, raw)
         view = await self._read_model.at_least(namespace, request.min_revision)
         version = self._version_of(view)
         message, may_be_repeated = await self._answer(request)

@@ -3,7 +3,9 @@
 A stream ends in one of these ways:
 
 * its source ends, or the peer of a bidirectional one half-closes: OK;
-* the replica drains, or the stream reaches its maximum age: a last GoAway message, then OK;
+* the replica drains, the stream reaches its maximum age, or the credential it was opened with
+  ends: a last GoAway message, then OK;
+* the caller may no longer do this (`StreamGuard`): the status of the refusal;
 * the peer accepts nothing for `write_seconds`: nothing more can be written to it, so the call is
   answered RESOURCE_EXHAUSTED/LIMIT_EXCEEDED with metadata `go_away = SLOW_READER`;
 * an error: the status of that error;
@@ -12,7 +14,8 @@ A stream ends in one of these ways:
 A source learns which of them it is. An end by the server closes it as `aclose()` does: nothing more
 is wanted of it, and `CancelledError` is never what it sees (if it waits for something it sees
 `SentAway`, because a generator that runs cannot be closed). A peer that is gone, be it that it
-disconnected or that it does not read, is `asyncio.CancelledError`, wherever the source stands.
+disconnected, that it does not read or that it is refused, is `asyncio.CancelledError`, wherever the
+source stands.
 
 No await on grpc is wrapped in `asyncio.timeout`: a timer cancels the task that waits, and only when
 the call is over. Each cancelled read or write leaks a little in grpc (grpc/grpc#43360).
@@ -21,19 +24,24 @@ the call is over. Each cancelled read or write leaks a little in grpc (grpc/grpc
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
 import grpc
 
+from controlplane.api.context import current_call
 from controlplane.api.drain import Drain
-from controlplane.domain.errors import LimitExceeded
+from controlplane.api.stream_guard import StreamGuard
+from controlplane.domain.errors import DomainError, LimitExceeded
 from fleetplane.v1 import watch_pb2
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+Ending: TypeAlias = "watch_pb2.GoAway.Reason.ValueType | DomainError"
+"""Why the server ends a stream: it is sent away, or refused."""
 
 METADATA_GO_AWAY: Final = "go_away"
 """Key of `ErrorInfo.metadata` that says why a stream was ended without a GoAway message."""
@@ -85,6 +93,10 @@ class _PendingWrites:
         """Note that a write is over."""
         self._since.pop(writer, None)
 
+    def holds(self, writer: "StreamWriter[Any]") -> bool:
+        """Return whether a write is pending."""
+        return writer in self._since
+
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         overdue = loop.time() - self._limit
@@ -99,28 +111,51 @@ class _PendingWrites:
 class StreamKeeper:
     """What all streams of a server share."""
 
-    __slots__ = ("drain", "limits", "pending")
+    __slots__ = ("drain", "guard", "limits", "pending")
 
-    def __init__(self, *, drain: Drain, limits: StreamLimits | None = None) -> None:
-        """Keep streams within `limits`, until `drain` says that this replica shuts down."""
+    def __init__(
+        self,
+        *,
+        drain: Drain,
+        limits: StreamLimits | None = None,
+        guard: StreamGuard | None = None,
+    ) -> None:
+        """Keep streams within `limits`, until `drain` says that this replica shuts down.
+
+        `guard` ends those whose right has gone; None: nobody does.
+        """
         self.drain = drain
         self.limits = limits or StreamLimits()
         self.pending = _PendingWrites(self.limits.write_seconds)
+        self.guard = guard
 
     @contextmanager
-    def ending(self, end: Callable[["watch_pb2.GoAway.Reason.ValueType"], None]) -> Iterator[None]:
-        """Call `end` with the reason when the replica drains or the stream gets too old."""
+    def ending(self, end: Callable[[Ending], None]) -> Iterator[None]:
+        """Call `end` when the stream of the current call has to end, with why.
+
+        Sent away are streams of a replica that drains, those that get too old, and those whose
+        credential ends. Refused are those whose right has gone. May be called more than once.
+        """
         reasons = watch_pb2.GoAway.Reason
-        limits = self.limits
-        spread = random.uniform(0, limits.age_jitter)  # noqa: S311 - spreads load, guards nothing
-        timer = asyncio.get_running_loop().call_later(
-            limits.max_age_seconds * (1 - spread), end, reasons.REASON_MAX_AGE
-        )
+        timer = asyncio.get_running_loop().call_later(self._age(), end, reasons.REASON_MAX_AGE)
         try:
-            with self.drain.calling(lambda: end(reasons.REASON_DRAINING)):
+            with self.permitted(end), self.drain.calling(lambda: end(reasons.REASON_DRAINING)):
                 yield
         finally:
             timer.cancel()
+
+    def permitted(self, end: Callable[[DomainError], None]) -> AbstractContextManager[None]:
+        """Call `end` with the refusal when the right of the current call goes."""
+        return nullcontext() if self.guard is None else self.guard.watching(current_call(), end)
+
+    def _age(self) -> float:
+        """Return how old a stream of the current call may get, in seconds."""
+        spread = random.uniform(0, self.limits.age_jitter)  # noqa: S311 - spreads load, guards nothing
+        age = self.limits.max_age_seconds * (1 - spread)
+        if self.guard is None:
+            return age
+        left = self.guard.seconds_left(current_call().caller)
+        return age if left is None else min(age, left)
 
     def go_away(self, reason: "watch_pb2.GoAway.Reason.ValueType") -> watch_pb2.GoAway:
         """Return the message that ends a stream."""
@@ -135,14 +170,14 @@ class StreamWriter(Generic[Out]):
     Made and used by the task that answers the call: grpc allows one write at a time.
     """
 
-    __slots__ = ("_context", "_keeper", "_late", "_loop", "_pending", "_task")
+    __slots__ = ("_context", "_given_up", "_keeper", "_loop", "_pending", "_task")
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", keeper: StreamKeeper) -> None:
         self._context = context
         self._keeper = keeper
         self._pending = keeper.pending
         self._loop = asyncio.get_running_loop()
-        self._late = False
+        self._given_up: DomainError | None = None
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a stream is written from a task")
@@ -154,21 +189,31 @@ class StreamWriter(Generic[Out]):
         Raises:
             LimitExceeded: the peer accepted nothing for `write_seconds`. The stream is beyond use
                 and no shutdown waits for it any more.
+            DomainError: the caller was refused while it did not read (`refuse`); the same holds.
         """
         self._pending.begin(self, self._loop)
         try:
             await self._context.write(message)
         except asyncio.CancelledError:
-            if self._late and self._task.uncancel() == 0:
+            if self._given_up is not None and self._task.uncancel() == 0:
                 self._keeper.drain.leave(self._task)
-                raise _slow_reader(self._keeper.limits.write_seconds) from None
+                raise self._given_up from None
             raise
         finally:
             self._pending.end(self)
 
     def give_up(self) -> None:
         """End the write that is pending: the peer does not read."""
-        self._late = True
+        self._end(_slow_reader(self._keeper.limits.write_seconds))
+
+    def refuse(self, refusal: DomainError) -> None:
+        """End the write that is pending, if there is one: the caller may no longer read this."""
+        if self._pending.holds(self):
+            self._pending.end(self)
+            self._end(refusal)
+
+    def _end(self, why: DomainError) -> None:
+        self._given_up = why
         self._task.cancel()
 
 
@@ -188,7 +233,7 @@ async def run_stream(
     go_away: Callable[[watch_pb2.GoAway], Out],
     keeper: StreamKeeper,
 ) -> None:
-    """Send what `events` yields until it ends, the replica drains or the stream is too old.
+    """Send what `events` yields until it ends, or the server ends the stream.
 
     Runs in the handler's task, without another one: an idle watcher costs a suspended generator
     and a timer. `events` is ended before returning, however the stream ends, and told how; see the
@@ -203,19 +248,26 @@ async def run_stream(
 
     Raises:
         LimitExceeded: the peer does not read.
+        DomainError: the caller may no longer do this.
     """
     writer: StreamWriter[Out] = StreamWriter(context, keeper)
     source = _Interruptible(events)
     ending: list[watch_pb2.GoAway.Reason.ValueType] = []
 
-    def end(reason: watch_pb2.GoAway.Reason.ValueType) -> None:
-        ending.append(reason)
-        source.interrupt()
+    def end(why: Ending) -> None:
+        if isinstance(why, DomainError):
+            source.interrupt(why)
+            writer.refuse(why)
+        else:
+            ending.append(why)
+            source.interrupt()
 
     with keeper.ending(end):
         async with source:
             async for event in source:
                 await writer.write(render(event))
+            if source.refusal is not None:
+                raise source.refusal
     if ending:
         await writer.write(go_away(keeper.go_away(ending[0])))
 
@@ -227,6 +279,10 @@ class SentAway(BaseException):
     """
 
 
+class _Refused(asyncio.CancelledError):
+    """Thrown into a source that waits while its peer is refused: to it, the peer is gone."""
+
+
 class _Interruptible(Generic[In]):
     """Iterates until the source ends or `interrupt` is called, even while the source waits.
 
@@ -234,19 +290,22 @@ class _Interruptible(Generic[In]):
     has lost the peer. Whoever works on an item is not disturbed. Belongs to the task that makes it.
     """
 
-    __slots__ = ("_interrupted", "_source", "_task", "_waiting")
+    __slots__ = ("_interrupted", "_source", "_task", "_waiting", "refusal")
 
     def __init__(self, source: AsyncIterator[In]) -> None:
         self._source = source
         self._task = asyncio.current_task()
         self._waiting = False
         self._interrupted = False
+        self.refusal: DomainError | None = None
+        """Why the iteration was ended, if it was because of the peer's rights."""
 
-    def interrupt(self) -> None:
-        """End the iteration. Idempotent."""
+    def interrupt(self, refusal: DomainError | None = None) -> None:
+        """End the iteration. Idempotent: the first word counts."""
         if self._interrupted:
             return
         self._interrupted = True
+        self.refusal = refusal
         if self._waiting and self._task is not None:
             self._task.cancel()
 
@@ -258,15 +317,20 @@ class _Interruptible(Generic[In]):
             raise StopAsyncIteration
         self._waiting = True
         try:
-            return await _Driven(anext(self._source), self._is_own_cancellation)
-        except SentAway:
+            return await _Driven(anext(self._source), self._own_cancellation)
+        except (SentAway, _Refused):
             raise StopAsyncIteration from None
         finally:
             self._waiting = False
 
-    def _is_own_cancellation(self) -> bool:
-        """Take back the cancellation of `interrupt`; False if somebody else cancelled as well."""
-        return self._interrupted and self._task is not None and self._task.uncancel() == 0
+    def _own_cancellation(self) -> BaseException | None:
+        """Return what the source sees of a cancellation by `interrupt`, and take that back.
+
+        None if somebody else cancelled as well.
+        """
+        if not self._interrupted or self._task is None or self._task.uncancel() != 0:
+            return None
+        return SentAway() if self.refusal is None else _Refused()
 
     async def __aenter__(self) -> Self:
         return self
@@ -287,16 +351,16 @@ class _Interruptible(Generic[In]):
 
 
 class _Driven(Generic[In]):
-    """Awaits for somebody else, and turns the cancellations that `is_ours` knows into `SentAway`.
+    """Awaits for somebody else, and turns cancellations into what `ours` returns, if it does.
 
     `Task.cancel` is the only way to reach a coroutine that waits, and says nothing but that.
     """
 
-    __slots__ = ("_awaited", "_is_ours")
+    __slots__ = ("_awaited", "_ours")
 
-    def __init__(self, awaited: Awaitable[In], is_ours: Callable[[], bool]) -> None:
+    def __init__(self, awaited: Awaitable[In], ours: Callable[[], BaseException | None]) -> None:
         self._awaited = awaited
-        self._is_ours = is_ours
+        self._ours = ours
 
     def __await__(self) -> Generator[Any, Any, In]:
         steps: Any = self._awaited.__await__()
@@ -310,7 +374,7 @@ class _Driven(Generic[In]):
             try:
                 yield waits_for
             except asyncio.CancelledError as cancelled:
-                thrown = SentAway() if self._is_ours() else cancelled
+                thrown = self._ours() or cancelled
             except GeneratorExit:
                 steps.close()
                 raise

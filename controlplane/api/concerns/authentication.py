@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from controlplane.api.context import Call
-from controlplane.api.pipeline import Concern
-from controlplane.domain.identity import LOCAL_ADMIN, Caller
+from controlplane.api.identification import Refusals
+from controlplane.api.pipeline import Concern, Outcome
+from controlplane.domain.errors import DomainError
+from controlplane.domain.identity import ANONYMOUS, LOCAL_ADMIN, Caller
 
 
 def everybody_is_local_admin(_call: Call) -> Caller:
@@ -14,14 +16,33 @@ def everybody_is_local_admin(_call: Call) -> Caller:
 
 def authentication(
     identify: Callable[[Call], Caller] = everybody_is_local_admin,
+    refusals: Refusals | None = None,
 ) -> Concern:
     """Return the concern that sets `call.caller`.
 
     Args:
         identify: Says who calls; refuses by raising a `DomainError`.
+        refusals: Told about every call that is refused, here or further inside. None: nobody is.
     """
+    if refusals is None:
+        return Concern(name="authentication", before=_setting_caller(identify))
 
+    def before(call: Call) -> None:
+        try:
+            call.caller = identify(call)
+        except DomainError as refusal:
+            call.caller = ANONYMOUS
+            refusals.note(call, refusal)
+            raise
+
+    async def refuse(call: Call, outcome: Outcome) -> None:
+        refusals.note(call, outcome.error)
+
+    return Concern(name="authentication", before=before, refuse=refuse)
+
+
+def _setting_caller(identify: Callable[[Call], Caller]) -> Callable[[Call], None]:
     def before(call: Call) -> None:
         call.caller = identify(call)
 
-    return Concern(name="authentication", before=before)
+    return before

@@ -25,6 +25,7 @@ from controlplane.api.convert.extra_schemas import (
 )
 from controlplane.api.convert.requests import reason_from_proto, request_key
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
+from controlplane.api.stream_guard import StreamGuard
 from controlplane.api.streams import StreamKeeper, run_stream
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.identity import namespace_of
@@ -51,6 +52,7 @@ class ConfigService(pb_grpc.ConfigServiceServicer):
         read_model: ReadModel,
         tokens: PageTokens,
         keeper: StreamKeeper,
+        guard: StreamGuard,
     ) -> None:
         self._configs = configs
         self._extra_schemas = extra_schemas
@@ -58,6 +60,7 @@ class ConfigService(pb_grpc.ConfigServiceServicer):
         self._read_model = read_model
         self._tokens = tokens
         self._keeper = keeper
+        self._guard = guard
 
     async def GetConfig(
         self, request: pb.GetConfigRequest, context: Context
@@ -140,12 +143,13 @@ class ConfigService(pb_grpc.ConfigServiceServicer):
     ) -> pb.WaitForConvergenceResponse:
         if not request.revision:
             raise InvalidArgument.of("revision", "is required")
-        outcome = await self._convergence.wait(
+        asked = self._convergence.wait(
             namespace_of(request.namespace),
             readable_scope_from_proto(request.scope),
             request.revision,
             seconds=context.time_remaining(),
         )
+        outcome = await self._guard.while_permitted(asked)
         return convergence_to_proto(outcome)
 
     async def SetExtraSchema(

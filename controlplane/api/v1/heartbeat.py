@@ -12,10 +12,11 @@ from typing import Any, Final, Protocol
 
 import grpc
 
-from controlplane.api.streams import StreamKeeper, StreamWriter
+from controlplane.api.context import Call, current_call
+from controlplane.api.gate import confine_beats, enter_namespace, nothing_asked
+from controlplane.api.streams import Ending, StreamKeeper, StreamWriter
 from controlplane.api.v1.heartbeat_replies import HeartbeatReplies
-from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.identity import namespace_of
+from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.services.beats import BeatIntake, BeatOutcome, Unusual
 from controlplane.services.lifecycle.commands import Board, Commands, Owed
@@ -65,7 +66,7 @@ class HeartbeatStream:
         self.keeper = keeper
 
     async def run(self, _requests: object, context: Context) -> None:
-        """Answer one stream until the peer ends it, the replica drains or it is too old.
+        """Answer one stream until the peer or the server ends it.
 
         The end of the stream means nothing to its instances. `_requests` is not used: reading from
         the context is cheaper than iterating.
@@ -74,10 +75,14 @@ class HeartbeatStream:
             InvalidArgument: a malformed message; the beats of those before it count.
             NotReady: this replica has nothing loaded.
             LimitExceeded: the peer does not read its answers.
+            DomainError: the caller may not beat there, or no longer; ForeignAgent: an agent beats
+                for an instance that is not its own.
         """
         session = _Session(self, context)
         with self.keeper.ending(session.end):
             await session.run()
+        if session.refusal is not None:
+            raise session.refusal
         if session.reason is not None:
             farewell = pb.HeartbeatResponse(go_away=self.keeper.go_away(session.reason))
             await session.writer.write(farewell)
@@ -87,21 +92,25 @@ class _Session:
     """One stream. Belongs to the task that makes it."""
 
     __slots__ = (
+        "_call",
         "_context",
         "_members",
         "_namespace",
         "_owes",
+        "_push_writer",
         "_pushing",
         "_reading",
         "_replies",
         "_server",
         "_task",
         "reason",
+        "refusal",
         "writer",
     )
 
     def __init__(self, server: HeartbeatStream, context: Context) -> None:
         self._server = server
+        self._call: Call = current_call()
         self._context = context
         self._task = asyncio.current_task()
         self._namespace = ""
@@ -112,18 +121,29 @@ class _Session:
         self._owes = False
         self._pushing: asyncio.Task[None] | None = None
         self.writer: StreamWriter[pb.HeartbeatResponse] = StreamWriter(context, server.keeper)
+        self._push_writer = self.writer
         self.reason: watch_pb2.GoAway.Reason.ValueType | None = None
+        """Why the stream is sent away, once it is."""
+        self.refusal: DomainError | None = None
+        """Why the stream is refused, once it is."""
 
-    def end(self, reason: "watch_pb2.GoAway.Reason.ValueType") -> None:
-        """Read nothing more; a message that is being answered is finished first."""
-        if self.reason is not None:
-            return
-        self.reason = reason
-        if self._reading and self._task is not None:
+    def end(self, why: Ending) -> None:
+        """Read nothing more; a message that is being answered is finished first.
+
+        Of a stream that is refused no answer is waited for that the peer does not read.
+        """
+        if self._reading and self._task is not None and not self._ending():
             self._task.cancel()
+        if not isinstance(why, DomainError):
+            self.reason = why if self.reason is None else self.reason
+        elif self.refusal is None:
+            self.refusal = why
+            self.writer.refuse(why)
+            if self._push_writer is not self.writer:
+                self._push_writer.refuse(why)
 
     def _ending(self) -> bool:
-        return self.reason is not None
+        return self.reason is not None or self.refusal is not None
 
     async def run(self) -> None:
         """Answer messages until there are no more."""
@@ -139,8 +159,18 @@ class _Session:
     async def _answer_all(self) -> None:
         request = await self._read()
         if request is None:
+            nothing_asked(self._call)
             return
-        self._namespace = namespace_of(request.namespace)
+        self._namespace = enter_namespace(request.namespace)
+        with self._server.keeper.permitted(self.end):
+            await self._answer_from(request)
+
+    async def _answer_from(  # noqa: C901 - one loop: a call per message would cost as much as a beat
+        self, first: pb.HeartbeatRequest
+    ) -> None:
+        """Answer the first message and those that follow."""
+        request: pb.HeartbeatRequest | None = first
+        call, is_confined = self._call, self._call.confined
         # Bound once: this loop is what a beat in a message of its own costs.
         view_of, accept = self._server.read_model.view, self._server.intake.accept
         commands, replies = self._server.commands, self._replies
@@ -150,6 +180,9 @@ class _Session:
             if not request.batch or len(beats) > MAX_BEATS:
                 raise _malformed(request)
             view = view_of(self._namespace)
+            if is_confined:
+                await confine_beats(call, view, request)
+                view = view_of(self._namespace)
             unusual = accept(view, beats)
             outcomes: list[BeatOutcome] = []
             if unusual:
@@ -170,7 +203,8 @@ class _Session:
             if self._owes:
                 await self._push(self.writer)
             request = await self._read()
-        await self._pushed()
+        if self.refusal is None:
+            await self._pushed()
 
     def _newcomers(self, view: NamespaceView, unusual: Iterable[Unusual]) -> set[str]:
         """Return who comes to life on a stream that may be old: to be reached at once as well."""
@@ -239,6 +273,7 @@ class _Session:
         writer: StreamWriter[pb.HeartbeatResponse] = StreamWriter(
             self._context, self._server.keeper
         )
+        self._push_writer = writer
         await self._push(writer)
         while self._owes:
             await self._push(writer)
@@ -263,7 +298,7 @@ class _Session:
 
     async def _read(self) -> pb.HeartbeatRequest | None:
         """Return the next message; None when the stream has ended or is to be ended."""
-        if self.reason is not None:
+        if self._ending():
             return None
         self._reading = True
         try:

@@ -21,6 +21,7 @@ from controlplane.api.convert.lifecycle import (
 from controlplane.api.convert.requests import reason_from_proto, request_key, required
 from controlplane.api.drain import Drain as Shutdown
 from controlplane.api.patience import patience_ms, while_serving
+from controlplane.api.stream_guard import StreamGuard
 from controlplane.domain.agents import Agent
 from controlplane.domain.drains import DrainThen
 from controlplane.domain.identity import namespace_of
@@ -39,13 +40,19 @@ class LifecycleService(pb_grpc.LifecycleServiceServicer):
     """Parses, calls, renders."""
 
     def __init__(
-        self, lifecycle: Lifecycle, drains: Drains, stops: EmergencyStops, shutdown: Shutdown
+        self,
+        lifecycle: Lifecycle,
+        drains: Drains,
+        stops: EmergencyStops,
+        shutdown: Shutdown,
+        guard: StreamGuard,
     ) -> None:
-        """Serve the use cases; waits end when `shutdown` begins."""
+        """Serve the use cases; waits end when `shutdown` begins, or `guard` says so."""
         self._lifecycle = lifecycle
         self._drains = drains
         self._stops = stops
         self._shutdown = shutdown
+        self._guard = guard
 
     async def Activate(self, request: pb.ActivateRequest, context: Context) -> pb.ActivateResponse:
         namespace = namespace_of(request.namespace)
@@ -108,7 +115,7 @@ class LifecycleService(pb_grpc.LifecycleServiceServicer):
             instance_id=instance_id,
             wait_ms=wait_ms,
         )
-        report = await while_serving(self._shutdown, asked)
+        report = await while_serving(self._shutdown, self._guard.while_permitted(asked))
         return pb.GetDrainResponse(drain=drain_to_proto(report))
 
     async def CancelDrain(

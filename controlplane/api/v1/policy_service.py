@@ -16,6 +16,7 @@ from controlplane.api.convert.policies import (
     question_from_proto,
 )
 from controlplane.api.convert.requests import reason_from_proto, request_key, required
+from controlplane.api.gate import confine, enter_namespace
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
 from controlplane.api.pipeline import decode_request, raw_unary
 from controlplane.domain.errors import DomainError, InvalidArgument
@@ -47,8 +48,11 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
     @raw_unary
     async def EvaluatePolicy(self, raw: bytes, call: Call) -> bytes:  # type: ignore[override]  # raw
         request = decode_request(pb.EvaluatePolicyRequest.FromString, raw)
+        namespace = enter_namespace(request.namespace)
+        if call.confined:
+            await confine(call, request)
         answer = self._decisions.evaluate(
-            namespace_of(request.namespace),
+            namespace,
             question_from_proto(request, len(raw)),
             explain=explain_from_proto(request.explain),
         )
@@ -59,12 +63,15 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         self, raw: bytes, call: Call
     ) -> bytes:
         request = decode_request(pb.BatchEvaluatePolicyRequest.FromString, raw)
+        namespace = enter_namespace(request.namespace)
+        if call.confined:
+            await confine(call, request)
         if not 0 < len(request.items) <= MAX_BATCH:
             raise InvalidArgument.of("items", f"must hold 1-{MAX_BATCH} actions")
         if request.mode not in _STOP_AT_PERMITTED:
             raise InvalidArgument.of("mode", "is not known here")
         revision, answers = self._decisions.evaluate_many(
-            namespace_of(request.namespace),
+            namespace,
             [_question_or_refusal(item, len(raw)) for item in request.items],
             explain=explain_from_proto(request.explain),
             stop_at_permitted=_STOP_AT_PERMITTED[request.mode],
