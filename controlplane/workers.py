@@ -1,13 +1,17 @@
-"""Several processes on one port: each is simply a replica.
+"""Several processes on the same ports: each is simply a replica.
 
 gRPC does not survive a fork and one process has one event loop, so workers are new processes that
 listen with SO_REUSEPORT; the kernel spreads connections over them. The parent owns the embedded
 store and passes signals on. Workers stop when the parent is gone, also when it was killed.
+
+Settings reach the workers by their environment, where other users of the host cannot see them: the
+store's URL may hold a password.
 """
 
 import asyncio
 import json
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -41,12 +45,12 @@ class Workers:
         self._settings = settings
         self._store_url = store_url
         self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._listen = ""
-        self._reserved: socket.socket | None = None
+        self._environment: dict[str, str] = {}
+        self._reserved: list[socket.socket] = []
 
     async def __aenter__(self) -> Self:
         """Start the workers."""
-        self._listen = self._reserve_port()
+        self._environment = self._reserve_ports()
         for number in range(self._settings.workers):
             await self._start(number)
         return self
@@ -64,47 +68,57 @@ class Workers:
         for process in running:
             process.terminate()
         await asyncio.gather(*(_end(process, patience) for process in running))
-        if self._reserved is not None:
-            self._reserved.close()
+        for reserved in self._reserved:
+            reserved.close()
 
     async def _start(self, number: int) -> asyncio.subprocess.Process:
-        settings = self._settings
         process = self._processes[number] = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "controlplane", "serve", "--worker"),
-            *("--listen", self._listen, "--store", self._store_url),
-            *("--log-format", str(settings.log_format), "--log-level", settings.log_level),
-            *(("--insecure",) if settings.insecure else ()),
+            env=self._environment,
             stdin=asyncio.subprocess.PIPE,  # its end tells the worker that we are gone
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches the parent, which drains them in order
         )
         return process
 
-    def _reserve_port(self) -> str:
-        """Return the address with a port that stays ours, also while workers restart.
+    def _reserve_ports(self) -> dict[str, str]:
+        """Take the ports; return the environment of the workers.
 
         Raises:
-            ChildProcessError: the address cannot be shared, or is taken.
+            ChildProcessError: an address cannot be shared, or is taken.
         """
-        host, _, port = self._settings.listen.rpartition(":")
+        settings = self._settings
+        chosen = {name: getattr(settings, name) for name in settings.model_fields_set}
+        chosen |= {"listen": self._reserve(settings.listen), "store": self._store_url}
+        if settings.listen_mtls is not None:
+            chosen["listen_mtls"] = self._reserve(settings.listen_mtls)
+        return dict(os.environ) | {
+            f"FLEETPLANE_{name.upper()}": str(value)
+            for name, value in chosen.items()
+            if value is not None
+        }
+
+    def _reserve(self, address: str) -> str:
+        """Return the address with a port that stays ours, also while workers restart."""
+        host, _, port = address.rpartition(":")
         if host.startswith("unix"):
             raise ChildProcessError("workers share a port, and a unix socket has none")
         bare = host.strip("[]")
         family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-        self._reserved = socket.socket(family, socket.SOCK_STREAM)
+        reserved = socket.socket(family, socket.SOCK_STREAM)
+        self._reserved.append(reserved)
         try:
             # Bound first without sharing: another daemon on this port must be noticed.
             with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((bare, int(port)))
-            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._reserved.bind((bare, int(port)))
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.bind((bare, int(port)))
         except OSError as error:
-            self._reserved.close()
-            raise ChildProcessError(
-                f"cannot listen on {self._settings.listen}: {error.strerror}"
-            ) from None
-        return f"{host}:{self._reserved.getsockname()[1]}"
+            for one in self._reserved:
+                one.close()
+            raise ChildProcessError(f"cannot listen on {address}: {error.strerror}") from None
+        return f"{host}:{reserved.getsockname()[1]}"
 
     async def serving(self) -> Any:
         """Wait until every worker serves; return what the first one announced.

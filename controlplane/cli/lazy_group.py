@@ -61,6 +61,9 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
     "namespaces": LazyCommand(
         "controlplane.cli.namespaces", "app", "Tenants, their bounds and what is used of them."
     ),
+    "ca": LazyCommand(
+        "controlplane.cli.ca", "app", "The certificate authority of daemons on this host."
+    ),
     "demo": LazyCommand("controlplane.cli.demo", "demo", "Watch a small fleet live and die."),
 }
 """Everything `fleetplane` can do, in the order of its help."""

@@ -35,6 +35,29 @@ def serve(
         Path | None, typer.Option(help="Where the embedded store keeps its data.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the port.")] = None,
+    secure: Annotated[
+        bool | None,
+        typer.Option(
+            "--secure",
+            help="TLS and authentication by the built-in certificate authority, which is made if "
+            "it is not there.",
+        ),
+    ] = None,
+    listen_mtls: Annotated[
+        str | None,
+        typer.Option(help="Address, host:port, of the port that demands client certificates."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="PEM certificate chain to serve with; turns authentication on."),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key of --tls-cert.")] = None,
+    oidc_issuer: Annotated[
+        str | None, typer.Option(help="Issuer of the OIDC tokens that are accepted.")
+    ] = None,
+    oidc_audience: Annotated[
+        str | None, typer.Option(help="Audience that those tokens must be for.")
+    ] = None,
     insecure: Annotated[
         bool | None,
         typer.Option(
@@ -58,6 +81,8 @@ def serve(
       fleetplane serve --listen 127.0.0.1:0 --data-dir /tmp/fleet --log-format json
 
       fleetplane serve --store redis://redis.internal:6379/0 --workers 2
+
+      fleetplane serve --secure --listen 0.0.0.0:50051 --listen-mtls 0.0.0.0:50052
     """
     from pydantic import ValidationError  # noqa: PLC0415 - imports are what --help waits for
 
@@ -68,6 +93,12 @@ def serve(
         "store": store,
         "data_dir": data_dir,
         "workers": workers,
+        "secure": secure,
+        "listen_mtls": listen_mtls,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "oidc_issuer": oidc_issuer,
+        "oidc_audience": oidc_audience,
         "insecure": insecure,
         "log_format": log_format,
         "log_level": log_level,
@@ -76,8 +107,8 @@ def serve(
         settings = Settings(**{key: value for key, value in chosen.items() if value is not None})
     except ValidationError as error:
         for problem in error.errors():
-            field = ".".join(str(part) for part in problem["loc"])
-            typer.echo(f"fleetplane: {field}: {problem['msg']}", err=True)
+            field = "".join(f"{part}: " for part in problem["loc"])
+            typer.echo(f"fleetplane: {field}{problem['msg']}", err=True)
         raise typer.Exit(EXIT_USAGE) from None
     raise typer.Exit(run(settings, is_worker=worker))
 
@@ -127,6 +158,7 @@ async def _serve(settings: Any, *, is_worker: bool) -> int:
     """Run one replica."""
     from controlplane.api.server import ListenError  # noqa: PLC0415
     from controlplane.app import App, Role  # noqa: PLC0415
+    from controlplane.credentials.files import CredentialFileError  # noqa: PLC0415
     from controlplane.storage.redis.embedded import EmbeddedStoreError  # noqa: PLC0415
     from controlplane.storage.redis.errors import StoreConfigurationError  # noqa: PLC0415
 
@@ -141,7 +173,12 @@ async def _serve(settings: Any, *, is_worker: bool) -> int:
         if not starting.done():
             return 0
         await starting
-    except (ListenError, StoreConfigurationError, EmbeddedStoreError) as error:
+    except (
+        ListenError,
+        StoreConfigurationError,
+        EmbeddedStoreError,
+        CredentialFileError,
+    ) as error:
         typer.echo(f"fleetplane: {error}", err=True)
         return EXIT_FAILED
     finally:
@@ -198,6 +235,10 @@ def _announce(settings: Any, serving: Any, *, is_worker: bool) -> None:
         line = {
             "event": "serving",
             "listen": serving.listen,
+            "listen_mtls": serving.listen_mtls,
+            "authenticates": serving.authenticates,
+            "ca_bundle": serving.ca_bundle,
+            "admin_token": serving.admin_token,
             "store": serving.store,
             "server": serving.server,
             "version": __version__,
@@ -206,17 +247,45 @@ def _announce(settings: Any, serving: Any, *, is_worker: bool) -> None:
         print(json.dumps(line), flush=True)  # noqa: T201 - standard output is the interface
         return
     where = f", data in {settings.data_dir}" if settings.uses_embedded_store else ""
+    secure = serving.authenticates
+    access = _how_to_prove(serving) if secure else _OPEN
     command, at = _command(), "" if serving.listen == DEFAULT_ADDRESS else f" -a {serving.listen}"
+    # The demo has no credentials, so it is for daemons that want none.
+    demo = "" if secure else f"\n          {command} demo --agents 50{at}"
     print(  # noqa: T201
         f"""Fleetplane {__version__} serves gRPC on {serving.listen}
   store   {serving.store} ({serving.server}{where})
-  access  no authentication: every caller on this machine is the local admin
-  look    grpcurl -plaintext {serving.listen} list
-          {command} agents list{at}
-          {command} demo --agents 50{at}
+{access}
+  look    {_by_hand(serving)} list
+          {command} agents list{at}{demo}
 Stop with Ctrl-C.""",
         flush=True,
     )
+
+
+_OPEN = "  access  no authentication: every caller on this machine is the local admin"
+
+
+def _how_to_prove(serving: Any) -> str:
+    """Say what callers need."""
+    lines = ["  access  TLS and authentication"]
+    if serving.listen.startswith("unix:"):
+        lines = ["  access  authentication; no TLS on a unix socket"]
+    if serving.listen_mtls is not None:
+        lines.append(f"  agents  with their certificates on {serving.listen_mtls}")
+    if serving.ca_bundle is not None:
+        lines.append(f"  trust   {serving.ca_bundle} (FLEETPLANE_CA of clients)")
+    if serving.admin_token is not None:
+        lines.append(f"  admin   the token in {serving.admin_token} (FLEETPLANE_TOKEN)")
+    return "\n".join(lines)
+
+
+def _by_hand(serving: Any) -> str:
+    """Return how grpcurl connects."""
+    if not serving.authenticates or serving.listen.startswith("unix:"):
+        return f"grpcurl -plaintext {serving.listen}"
+    trust = "" if serving.ca_bundle is None else f" -cacert {serving.ca_bundle}"
+    return f"grpcurl{trust} {serving.listen}"
 
 
 def _command() -> str:

@@ -12,6 +12,7 @@ from cryptography import x509
 
 from controlplane.credentials.authority import FileAuthority, init
 from controlplane.credentials.certificates import X509Reader
+from controlplane.credentials.files import make_private_directory
 from controlplane.credentials.jwks import IssuerKeys
 from controlplane.credentials.jwks_sources import key_source
 from controlplane.credentials.oidc import OidcVerifier
@@ -101,6 +102,8 @@ def _authority(settings: Settings) -> FileAuthority | None:
     """Return the built-in authority, if the settings want one or name its directory."""
     if not settings.secure and settings.ca_dir is None:
         return None
+    if settings.secure and settings.ca_dir is None:
+        make_private_directory(settings.data_dir)  # the authority's is inside
     if settings.secure and init(settings.authority_dir, settings.trust_domain):
         _log.info(
             "made a certificate authority",

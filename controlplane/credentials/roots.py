@@ -8,6 +8,7 @@ the new root signs, so whoever knows only the old root accepts it.
 import datetime as dt
 import itertools
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -195,12 +196,12 @@ def trust_domain_in(root: x509.Certificate) -> str:
 
 def _root_name(trust_domain: str) -> x509.Name:
     """Return a subject name that no other root has."""
+    number = secrets.token_hex(8)
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Fleetplane"),
-            # 64 characters is what X.509 allows a common name; the number tells roots apart.
-            x509.NameAttribute(NameOID.COMMON_NAME, f"{trust_domain[:40]} root"),
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{x509.random_serial_number():x}"[:16]),
+            # 64 characters is what X.509 allows a common name.
+            x509.NameAttribute(NameOID.COMMON_NAME, f"{trust_domain[:40]} root {number}"),
         ]
     )
 
