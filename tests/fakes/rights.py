@@ -1,6 +1,6 @@
 """Rights, credentials and namespaces over the memory store, made and followed in one step."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from controlplane.services.access.authoriser import Authoriser
 from controlplane.services.ports import (
     AuditEntry,
     Collection,
+    Committed,
     Delete,
     Ledger,
     Put,
@@ -75,7 +76,7 @@ class Rights:
         *,
         authenticates: bool = True,
         admins: frozenset[str] = frozenset(),
-        wrap: Callable[[Ledger], Ledger] | None = None,
+        wrap: Callable[[Ledger], Any] | None = None,
     ) -> None:
         self.plane = Plane(wrap)
         self.clock = self.plane.clock
@@ -158,3 +159,20 @@ class Rights:
         ban = Ban(namespace=namespace, agent_name=agent_name)
         await self.write(Put(Collection.BANS, ban_key(namespace, agent_name), ban))
         await self.follow()
+
+
+class MeddledLedger:
+    """A ledger that lets somebody else do something just before the next commit."""
+
+    def __init__(self, inner: Ledger) -> None:
+        self._inner = inner
+        self.before_commit: Callable[[], Awaitable[None]] | None = None
+
+    async def commit(self, transaction: Transaction) -> Committed:
+        meddle, self.before_commit = self.before_commit, None
+        if meddle is not None:
+            await meddle()
+        return await self._inner.commit(transaction)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)

@@ -72,14 +72,14 @@ async def test_the_roles_are_listed_with_their_permissions(service):
 
 
 async def test_a_binding_is_made_listed_and_taken_away(service):
-    made = await service.create(description="on call", ttl=Duration(seconds=60), request_id="req-1")
+    fields = {"description": "on call", "ttl": Duration(seconds=60), "request_id": "req-1"}
+    made = await service.create(**fields)
     assert made.binding_id.startswith("rb-")
     assert (made.subject, made.role, made.namespace) == ("user:ann", "viewer", "acme")
     assert made.created_by == "user:root"
     assert made.expires_at.ToMilliseconds() == service.rights.now_ms(60)
-    assert (
-        await service.create(description="on call", ttl=Duration(seconds=60), request_id="req-1")
-    ) == made
+    service.rights.clock.shift(1)
+    assert await service.create(**fields) == made
 
     assert list((await service.list(subject="user:ann")).bindings) == [made]
     for removed in (True, False):

@@ -10,8 +10,8 @@ from controlplane.domain.errors import DomainError
 from tests.fakes.rights import Rights, agent, user
 
 TABLE = """
-#             held in acme:        | held everywhere: | held in acme: | held everywhere:
-# role        permission  in acme in umbra | in acme | everywhere | everywhere
+# held in                 acme    acme    *       acme    *
+# called in               acme    umbra   acme    *       *
 viewer        public      yes     yes     yes     yes     yes
 viewer        identify    yes     yes     yes     yes     yes
 viewer        diagnose    no      hidden  no      no      no
