@@ -12,6 +12,12 @@ _TRUST: Final = (
     "--address must be a name or address in the certificate"
 )
 
+_NOT_TRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""What gRPC says of a certificate by an unknown authority, and of one for another name."""
+
+_NOT_CONNECTED: Final = ("failed to connect", "connections to all backends failing")
+"""How gRPC begins when no connection came about; what breaks later says neither."""
+
 _ADMIN: Final = "an admin gives one with"
 
 
@@ -62,7 +68,7 @@ def unreachable(text: str, call: Globals) -> tuple[str, str]:
         call: what held for the command.
     """
     address, trust = call.address, call.credentials
-    if "CERTIFICATE_VERIFY_FAILED" in text or "not in peer certificate" in text:
+    if any(words in text for words in _NOT_TRUSTED):
         return (
             f"the certificate of the daemon at {address} is not trusted",
             _TRUST,
@@ -72,7 +78,7 @@ def unreachable(text: str, call: Globals) -> tuple[str, str]:
             f"the daemon at {address} does not speak TLS",
             "leave out --ca and --cert, or log in to it again",
         )
-    if "Socket closed" in text or "tlsv1" in text.lower() or "CERTIFICATE_REQUIRED" in text:
+    if "Socket closed" in text and any(words in text for words in _NOT_CONNECTED):
         return (
             f"the daemon at {address} ends the connection",
             "its port may demand a client certificate: --cert and --key"

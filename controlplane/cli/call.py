@@ -100,16 +100,21 @@ class Globals:
             ChannelConfig,
             FleetClient,
             RetryPolicy,
+            TlsConfig,
         )
 
+        arguments = self.credentials.arguments()
+        # By an authority or certificate of its own, or else by the authorities of this machine.
+        secured = self.credentials.tls and not arguments.keys() & {"ca", "cert"}
         retry = RetryPolicy(initial_backoff=0.1, max_backoff=1.0, max_attempts=ATTEMPTS)
         config = ChannelConfig(
             retry=retry,
             default_timeout=self.timeout or 10.0,
-            tls=self.credentials.read_tls(),
-            token=self.credentials.read_token(),
+            tls=TlsConfig() if secured else None,
         )
-        return FleetClient(self.address, namespace=self.namespace, channel_config=config)
+        return FleetClient(
+            self.address, namespace=self.namespace, channel_config=config, **arguments
+        )
 
 
 _SHARED: Final[dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]]] = {

@@ -3,12 +3,9 @@
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypedDict
 
 from controlplane.cli.outcomes import WrongInput
-
-if TYPE_CHECKING:  # the SDK costs a quarter of a second: imported when a client is made
-    from fleetplane import TlsConfig
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
 """Longest token read from a file, in bytes: daemons refuse longer headers, and a wrong file may be
@@ -49,23 +46,35 @@ class Credentials:
             return self.token
         return token_in(self.token_file)
 
-    def read_tls(self) -> "TlsConfig | None":
-        """Return the security of the connection; None: plain text.
+    def arguments(self) -> "ClientCredentials":
+        """Return the arguments of a client; it reads the files again when they change.
 
         Raises:
-            WrongInput: a file cannot be read, or only one of certificate and key is named.
+            WrongInput: a file cannot be read or holds something else, or only one of certificate
+                and key is named.
         """
         if (self.cert_file is None) != (self.key_file is None):
             raise WrongInput("--cert and --key belong together")
+        self.read_token()
+        found: ClientCredentials = {"token": self.token or self.token_file or ""}
         if not self.tls:
-            return None
-        from fleetplane import TlsConfig  # noqa: PLC0415  # imports grpc
+            return found
+        if self.ca_file is not None or self.ca_pem:
+            _check_roots(self.ca_file, self.ca_pem)
+            found["ca"] = self.ca_file or self.ca_pem.encode()
+        if self.cert_file is not None and self.key_file is not None:
+            _check_pair(self.cert_file, self.key_file)
+            found["cert"], found["key"] = self.cert_file, self.key_file
+        return found
 
-        return TlsConfig(
-            root_certificates=_read_pem(self.ca_file) or self.ca_pem.encode() or None,
-            certificate_chain=_read_pem(self.cert_file),
-            private_key=_read_pem(self.key_file),
-        )
+
+class ClientCredentials(TypedDict, total=False):
+    """The arguments of the SDK's client that are about security."""
+
+    token: str | Path
+    ca: Path | bytes
+    cert: Path
+    key: Path
 
 
 NO_CREDENTIALS: Final = Credentials()
@@ -130,13 +139,28 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _read_pem(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
+def _check_roots(path: Path | None, pem: str) -> None:
+    import ssl  # noqa: PLC0415  # for commands that call, not for help
+
     try:
-        content = path.read_bytes()
+        text = pem if path is None else path.read_text(encoding="ascii")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError) as error:
+        raise WrongInput(f"{path or 'the profile'}: holds no certificates in PEM") from error
     except OSError as error:
         raise WrongInput(f"{path}: {error.strerror}") from error
-    if b"-----BEGIN" not in content:
-        raise WrongInput(f"{path}: is not PEM", hint="it begins with -----BEGIN")
-    return content
+
+
+def _check_pair(cert: Path, key: Path) -> None:
+    import ssl  # noqa: PLC0415  # as above
+
+    for path in (cert, key):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise WrongInput(f"{path}: {error.strerror}") from error
+    try:
+        # An empty password fails where OpenSSL would ask on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise WrongInput(f"{cert} and {key} are no certificate and its key in PEM") from error

@@ -25,7 +25,7 @@ STDIN: Final = "-"
 """In place of a token: the first line of standard input."""
 
 
-async def _login(
+def _login(
     call: Globals,
     *,
     token: Annotated[
@@ -55,8 +55,7 @@ async def _login(
     forgets it here, `fleetplane tokens revoke` ends it.
     """
     attempt = _trusting(_with_token(call, token), ca_fingerprint)
-    async with attempt.client() as client:
-        who = await client.who_am_i()
+    who = _ask_who(attempt)
     profile = _profile(attempt, who)
     store = ProfileStore.of_user()
     old = store.find(profile.name)
@@ -73,6 +72,20 @@ async def _login(
             f"{profile.name}: {who.name} at {profile.address}, in namespace {profile.namespace}"
         )
     )
+
+
+def _ask_who(call: Globals) -> "pb.WhoAmIResponse":
+    """Return who the caller is to the daemon; this is what verifies the login.
+
+    The command itself is no coroutine, so that Ctrl-C ends the question for the token.
+    """
+    import asyncio  # noqa: PLC0415  # 40 ms that help does not need
+
+    async def ask() -> "pb.WhoAmIResponse":
+        async with call.client() as client:
+            return await client.who_am_i()
+
+    return asyncio.run(ask())
 
 
 def _with_token(call: Globals, typed: str) -> Globals:

@@ -9,7 +9,10 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 
 from fleetplane.v1 import (
+    access_service_pb2,
+    identity_service_pb2,
     lifecycle_service_pb2,
+    namespace_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
     routing_service_pb2,
@@ -18,7 +21,10 @@ from fleetplane.v1 import (
 from tests.fakes.fleet_plane import Refusal
 
 _MODULES: Final[tuple[ModuleType, ...]] = (
+    access_service_pb2,
+    identity_service_pb2,
     lifecycle_service_pb2,
+    namespace_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
     routing_service_pb2,
@@ -30,18 +36,27 @@ Answer = Callable[[Any], Any]
 
 
 class ScriptedDaemon:
-    """Listens on loopback within its `with` block; methods without an answer are refused."""
+    """Listens on loopback within its `with` block; methods without an answer are refused.
 
-    def __init__(self) -> None:
+    Args:
+        credentials: of a port with TLS; None: plain text.
+    """
+
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.answers: dict[str, Answer] = {}
         self.asked: list[tuple[str, Any]] = []
+        self.shown: list[str] = []
+        """The `authorization` of every call; empty: it had none."""
         self._server = grpc.server(ThreadPoolExecutor(4))
         for module in _MODULES:
             for service in module.DESCRIPTOR.services_by_name.values():
                 handlers = {one.name: self._handler(one) for one in service.methods}
                 generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
                 self._server.add_generic_rpc_handlers((generic,))
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        if credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self.address = f"127.0.0.1:{port}"
 
     def last(self, method: str) -> Any:
@@ -71,6 +86,7 @@ class ScriptedDaemon:
 
     def _answer(self, name: str, request: Any, context: Any) -> Any:
         self.asked.append((name, request))
+        self.shown.append(dict(context.invocation_metadata()).get("authorization", ""))
         script = self.answers.get(name)
         if script is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} has no answer")

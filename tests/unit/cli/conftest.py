@@ -1,6 +1,8 @@
 """The command line over a scripted daemon."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -16,15 +18,27 @@ def daemon() -> Iterator[ScriptedDaemon]:
 
 
 @pytest.fixture
-def run(daemon: ScriptedDaemon) -> Callable[..., Result]:
-    """Run a command line in this process and check its exit code."""
+def bare(tmp_path: Path) -> Callable[..., Result]:
+    """Run a command line in this process, of a user without a profile; check its exit code."""
 
-    def run(*arguments: str, code: int = 0, **options: object) -> Result:
-        given = ["-a", daemon.address, *arguments]
-        result = CliRunner().invoke(app, given, env={"COLUMNS": "200"}, **options)  # type: ignore[arg-type]  # what the runner takes
+    def run(
+        *arguments: str, code: int = 0, env: Mapping[str, str] | None = None, **options: object
+    ) -> Result:
+        variables = {"COLUMNS": "200", "FLEETPLANE_CONFIG_DIR": str(tmp_path / "config")}
+        result = CliRunner().invoke(app, arguments, env=variables | dict(env or {}), **options)  # type: ignore[arg-type]  # what the runner takes
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, result.output
         return result
+
+    return run
+
+
+@pytest.fixture
+def run(daemon: ScriptedDaemon, bare: Callable[..., Result]) -> Callable[..., Result]:
+    """Run a command line against the daemon."""
+
+    def run(*arguments: str, **options: Any) -> Result:
+        return bare("-a", daemon.address, *arguments, **options)
 
     return run
