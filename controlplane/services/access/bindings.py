@@ -103,10 +103,9 @@ class Bindings:
         )
         try:
             return await self._create(wanted, request, caller)
-        except RequestIdReused:
-            if request is None:
-                raise
-            raise RequestIdReused(request.request_id) from None  # as the caller wrote it
+        except RequestIdReused as refusal:
+            scoped = refusal.metadata["request_id"]
+            raise RequestIdReused(scoped.removeprefix(_scope(namespace))) from None
 
     async def _create(
         self, wanted: RoleBinding, request: RequestKey | None, caller: Caller
@@ -251,7 +250,11 @@ def _scoped(request: RequestKey | None, namespace: str) -> RequestKey | None:
     """
     if request is None:
         return None
-    return RequestKey(f"{namespace}/{request.request_id}", request.digest)
+    return RequestKey(_scope(namespace) + request.request_id, request.digest)
+
+
+def _scope(namespace: str) -> str:
+    return f"{namespace}/"
 
 
 def _sort_key(binding: RoleBinding) -> _SortKey:
