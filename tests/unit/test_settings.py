@@ -1,5 +1,6 @@
 """What an operator may choose, where it is read from, and how mistakes are refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ RANGES = [
     ("max_waiting_tasks", (1, 10_000_000), (0, 10_000_001)),
     ("session_pin_seconds", (1, 2_592_000), (0.9, 2_592_000.1)),
     ("max_stream_age_seconds", (1, 86_400), (0.9, 86_400.1)),
+    ("certificate_seconds", (2, 2_592_000), (1.9, 2_592_000.1)),
+    ("oidc_leeway_seconds", (0, 300), (-0.1, 300.1)),
+    ("calls_per_second", (1, 1_000_000), (0.9, 1_000_000.1)),
+    ("streams_per_caller", (1, 1_000_000), (0, 1_000_001)),
+    ("beats_per_second", (1, 1_000_000), (0.9, 1_000_000.1)),
+    ("max_streams", (1, 1_000_000), (0, 1_000_001)),
+    ("overload_lag_seconds", (0.05, 60), (0.04, 60.1)),
+    ("handshake_seconds", (0.1, 60), (0.09, 60.1)),
+    ("idle_connection_seconds", (0.1, 86_400), (0.09, 86_400.1)),
 ]
 
 # What fits the other times at both ends of a range.
@@ -43,6 +53,16 @@ COMPANIONS: dict[tuple[str, Any], dict[str, Any]] = {
         "heartbeat_interval_seconds": 0.1,
         "degraded_after_seconds": 0.3,
     },
+}
+
+# What a setting about security needs beside it.
+SECURED: dict[str, dict[str, Any]] = {
+    "tls_cert": {"tls_key": "/etc/tls/key.pem"},
+    "tls_key": {"tls_cert": "/etc/tls/cert.pem"},
+    "listen_mtls": {"secure": True},
+    "agent_identity": {"trust_bundle": "/etc/spire.pem"},
+    "oidc_issuer": {"secure": True, "oidc_audience": "fleet"},
+    "oidc_audience": {"secure": True, "oidc_issuer": "https://login.example"},
 }
 
 
@@ -72,7 +92,10 @@ def test_a_value_outside_its_range_is_refused_by_its_name(name, value):
     assert name in {problem["loc"][0] for problem in refusal.value.errors()}
 
 
-@pytest.mark.parametrize("name", ["listen", "log_format", "log_level", "store_fsync", "insecure"])
+@pytest.mark.parametrize(
+    "name",
+    ["listen", "listen_mtls", "log_format", "log_level", "store_fsync", "insecure", "secure"],
+)
 def test_a_word_that_is_none_of_the_choices_is_refused(name):
     wrong: dict[str, Any] = {name: "nonsense"}
     with pytest.raises(ValidationError) as refusal:
@@ -158,11 +181,36 @@ def test_the_defaults_are_what_the_domain_documents():
         ("max_waiting_tasks", "1", 1),
         ("session_pin_seconds", "60", 60.0),
         ("max_stream_age_seconds", "1", 1.0),
+        ("secure", "true", True),
+        ("tls_cert", "/etc/tls/cert.pem", Path("/etc/tls/cert.pem")),
+        ("tls_key", "/etc/tls/key.pem", Path("/etc/tls/key.pem")),
+        ("tls_names", "fleet.example", "fleet.example"),
+        ("listen_mtls", "0.0.0.0:2", "0.0.0.0:2"),
+        ("ca_dir", "/etc/fleetplane/ca", Path("/etc/fleetplane/ca")),
+        ("trust_domain", "prod.example", "prod.example"),
+        ("certificate_seconds", "60", 60.0),
+        ("trust_bundle", "/etc/spire.pem", Path("/etc/spire.pem")),
+        ("agent_identity", "spiffe://x/{agent_name}", "spiffe://x/{agent_name}"),
+        ("oidc_issuer", "https://login.example", "https://login.example"),
+        ("oidc_audience", "fleet", "fleet"),
+        ("oidc_jwks", "/etc/jwks.json", "/etc/jwks.json"),
+        ("oidc_user_claim", "email", "email"),
+        ("oidc_groups_claim", "roles", "roles"),
+        ("oidc_algorithms", "ES384", "ES384"),
+        ("oidc_leeway_seconds", "1", 1.0),
+        ("admins", "user:ann", "user:ann"),
+        ("calls_per_second", "1", 1.0),
+        ("streams_per_caller", "1", 1),
+        ("beats_per_second", "1", 1.0),
+        ("max_streams", "1", 1),
+        ("overload_lag_seconds", "1", 1.0),
+        ("handshake_seconds", "1", 1.0),
+        ("idle_connection_seconds", "1", 1.0),
     ],
 )
 def test_every_setting_is_read_from_its_variable(monkeypatch, name, text, value):
     monkeypatch.setenv(f"FLEETPLANE_{name.upper()}", text)
-    assert getattr(Settings(), name) == value
+    assert getattr(Settings(**SECURED.get(name, {})), name) == value
 
 
 def test_there_is_a_case_for_every_setting():
@@ -198,3 +246,78 @@ def test_the_daemon_does_not_start_with_times_that_contradict_each_other(monkeyp
     assert result.exit_code == EXIT_USAGE
     assert "degraded_after_seconds" in result.output
     assert "heartbeat_interval_seconds" in result.output
+
+
+@pytest.mark.parametrize(
+    ("chosen", "why"),
+    [
+        ({"tls_cert": "/c.pem"}, "tls_cert and tls_key belong together"),
+        ({"tls_key": "/k.pem"}, "tls_cert and tls_key belong together"),
+        ({"oidc_issuer": "https://i", "secure": True}, "both are mandatory"),
+        ({"oidc_audience": "fleet", "secure": True}, "both are mandatory"),
+        ({"oidc_issuer": "https://i", "oidc_audience": "fleet"}, "oidc_issuer needs TLS"),
+        ({"listen_mtls": "127.0.0.1:2"}, "listen_mtls needs secure"),
+        (
+            {"listen_mtls": "127.0.0.1:2", "tls_cert": "/c.pem", "tls_key": "/k.pem"},
+            "who signs agents?",
+        ),
+        ({"agent_identity": "spiffe://x/{agent_name}"}, "without trust_bundle"),
+    ],
+)
+def test_security_that_is_half_said_is_refused(chosen, why):
+    with pytest.raises(ValidationError, match=re.escape(why)):
+        Settings(**chosen)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("trust_domain", "Upper.Case"),
+        ("trust_domain", "a/b"),
+        ("tls_names", "fleet.example,not a name"),
+        ("tls_names", "a" * 64),
+        ("oidc_algorithms", "RS256,HS256"),
+        ("oidc_algorithms", "none"),
+        ("oidc_algorithms", " , "),
+        ("oidc_issuer", "http://login.example"),
+        ("oidc_issuer", "login.example"),
+        ("oidc_jwks", "http://login.example/keys"),
+        ("oidc_jwks", "ftp://login.example/keys"),
+        ("oidc_user_claim", ""),
+        ("admins", "ann"),
+        ("admins", "user:ann,spiffe://x/agents/*"),
+        ("listen_mtls", "unix:/run/fleetplane.sock"),
+    ],
+)
+def test_security_that_is_none_is_refused_by_its_name(name, wrong):
+    chosen: dict[str, Any] = {name: wrong}
+    with pytest.raises(ValidationError) as refusal:
+        Settings(**chosen)
+    assert name in {problem["loc"][0] for problem in refusal.value.errors() if problem["loc"]}
+
+
+def test_lists_are_separated_by_commas():
+    settings = Settings(
+        tls_names="fleet.example, *.fleet.example,10.0.0.1,::1",
+        admins="user:ann@example.com, group:platform,",
+        oidc_algorithms="ES256, EdDSA",
+    )
+    assert settings.further_names == ("fleet.example", "*.fleet.example", "10.0.0.1", "::1")
+    assert settings.admin_subjects == {"user:ann@example.com", "group:platform"}
+    assert settings.accepted_algorithms == {"ES256", "EdDSA"}
+
+
+def test_callers_say_who_they_are_once_there_is_tls():
+    assert not Settings().authenticates
+    assert Settings(secure=True).authenticates
+    assert Settings(tls_cert=Path("/c.pem"), tls_key=Path("/k.pem")).authenticates
+
+
+def test_the_authority_is_beside_the_data_unless_it_has_a_place_of_its_own():
+    assert Settings(data_dir=Path("/var/lib/x")).authority_dir == Path("/var/lib/x/ca")
+    assert Settings(ca_dir=Path("/etc/ca")).authority_dir == Path("/etc/ca")
+
+
+def test_an_issuer_on_this_machine_may_be_asked_without_tls():
+    for issuer in ("http://127.0.0.1:8080", "http://[::1]:1", "http://localhost/realm"):
+        assert Settings(secure=True, oidc_audience="a", oidc_issuer=issuer).oidc_issuer == issuer
