@@ -29,7 +29,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name: 1-63 of [a-z0-9
 OptionalName = Annotated[
     str,
     typer.Argument(
-        metavar="[NAME]", help="Which one; default: that of --namespace.", show_default=False
+        metavar="NAME", help="Which one; default: that of --namespace.", show_default=False
     ),
 ]
 Labels = Annotated[

@@ -84,7 +84,7 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="Name of the profile; default: the current one.",
             autocompletion=_complete,
             show_default=False,

@@ -25,15 +25,16 @@ _HEX_DIGITS: Final = 64
 
 
 def read_fingerprint(text: str) -> str:
-    """Return the 64 hexadecimal digits of `sha256:...`, however they are separated or written.
+    """Return the 64 hexadecimal digits of a SHA-256, however they are separated or written.
+
+    Args:
+        text: with or without `sha256:` before it.
 
     Raises:
         WrongInput: it is none.
     """
-    algorithm, colon, rest = text.strip().lower().partition(":")
-    digits = rest.replace(":", "")
-    usable = len(digits) == _HEX_DIGITS and set(digits) <= set("0123456789abcdef")
-    if algorithm != _ALGORITHM or not colon or not usable:
+    digits = text.strip().lower().removeprefix(f"{_ALGORITHM}:").replace(":", "")
+    if len(digits) != _HEX_DIGITS or not set(digits) <= set("0123456789abcdef"):
         raise WrongInput(
             f"{text!r} is not a fingerprint such as sha256:9f86d081...",
             hint="`fleetplane ca show` prints that of the daemon's authority",
@@ -62,7 +63,7 @@ def fetch_authority(address: str, fingerprint: str, seconds: float = SECONDS) ->
     shown = ", ".join(f"{_ALGORITHM}:{_digest(one)}" for one in chain)
     raise CommandFailed(
         f"the daemon at {address} shows no certificate with that fingerprint, but {shown}",
-        hint="is it the right daemon? nothing was sent to it",
+        hint="nothing was sent to it; if it is the right one, --ca takes its bundle.pem",
     )
 
 

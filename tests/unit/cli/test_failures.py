@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from controlplane.cli.call import Globals, Output
+from controlplane.cli.credentials import Credentials
 from controlplane.cli.failures import report
 from controlplane.cli.outcomes import CommandFailed, WrongInput
 from controlplane.domain.errors import InvalidArgument as DomainInvalid
@@ -11,7 +14,9 @@ from fleetplane import (
     InternalError,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     RevisionConflict,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
 )
@@ -90,6 +95,68 @@ def test_a_refusal_says_what_to_do(
     assert code == 1
     assert text.startswith(f"Error: {error.message}\n")
     assert hint in text
+
+
+EVERYWHERE = {"permission": "administer", "namespace": "*"}
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (
+            Unauthenticated("x", StatusDetails(reason="CREDENTIAL_EXPIRED")),
+            "it was the token of profile prod; `fleetplane login --profile prod` replaces it",
+        ),
+        (
+            Unauthenticated("x", StatusDetails(reason="CREDENTIAL_REVOKED")),
+            "it was the token of profile prod",
+        ),
+        (
+            PermissionDenied(
+                "x", StatusDetails(reason="AGENT_BANNED", metadata={"agent_name": "writer"})
+            ),
+            "`fleetplane auth unban writer`",
+        ),
+        (PermissionDenied("x", StatusDetails(reason="FOREIGN_AGENT")), "for that agent only"),
+        (
+            PermissionDenied(
+                "x",
+                StatusDetails(reason="PERMISSION_DENIED", metadata=EVERYWHERE),
+            ),
+            "`fleetplane auth can-i administer --everywhere`",
+        ),
+        (PermissionDenied("x"), "`fleetplane login --profile prod` proves who you are"),
+    ],
+)
+def test_who_is_refused_for_who_he_is_hears_what_to_show(
+    capsys: pytest.CaptureFixture[str], error: FleetError, hint: str
+) -> None:
+    shown = Credentials(token="t-secret", source="the token of profile prod")  # noqa: S106  # of a test
+    assert report(error, replace(CALL, profile="prod", credentials=shown)) == 1
+    text = capsys.readouterr().err
+    assert hint in text
+    assert "t-secret" not in text
+
+
+_CONNECT = "failed to connect to all addresses; last error: "
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (_CONNECT + "CERTIFICATE_VERIFY_FAILED: unable", "is not trusted"),
+        (_CONNECT + "Hostname Verification Check failed.", "is not trusted"),
+        (_CONNECT + "WRONG_VERSION_NUMBER", "does not speak TLS"),
+        (_CONNECT + "Socket closed", "may speak TLS only"),
+        ("Socket closed", "no daemon answers"),
+    ],
+)
+def test_a_connection_that_does_not_come_about_is_explained(
+    capsys: pytest.CaptureFixture[str], said: str, told: str
+) -> None:
+    code, text = reported(capsys, Unavailable(said))
+    assert code == 3
+    assert told in text
 
 
 def test_what_commands_raise_keeps_its_code_and_hint(capsys: pytest.CaptureFixture[str]) -> None:

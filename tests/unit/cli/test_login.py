@@ -140,10 +140,11 @@ def test_a_fingerprint_is_of_no_use_without_tls(daemon: ScriptedDaemon, bare: Ru
 def test_a_fingerprint_is_read_however_it_is_written() -> None:
     digits = "0123456789abcdef" * 4
     pairs = ":".join(digits[at : at + 2] for at in range(0, 64, 2)).upper()
-    assert read_fingerprint(f" SHA256:{pairs}\n") == digits
+    for text in (f" SHA256:{pairs}\n", f"sha256:{digits}", pairs, digits):
+        assert read_fingerprint(text) == digits
 
 
-@pytest.mark.parametrize("text", ["", "sha256:", "sha256:12", "sha1:" + "0" * 64, "0" * 64])
+@pytest.mark.parametrize("text", ["", "sha256:", "sha256:12", "sha1:" + "0" * 64, "z" * 64])
 def test_what_is_no_fingerprint_is_wrong_usage(bare: Run, text: str) -> None:
     if text:
         result = bare("login", "-a", "127.0.0.1:1", "--ca-fingerprint", text, input="", code=2)
