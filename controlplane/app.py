@@ -12,24 +12,23 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from controlplane.api.concerns import standard_concerns
 from controlplane.api.drain import Drain
 from controlplane.api.health import Health
-from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import (
     PortCredentials,
     ServerOptions,
     bind_ports,
     create_server,
 )
+from controlplane.credentials.admin_token import AdminTokenFile
 from controlplane.credentials.opening import Credentials, open_credentials
 from controlplane.domain.errors import StoreUnavailable
+from controlplane.services.access.api_tokens import ApiTokens
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.store_clock import StoreClock
 from controlplane.settings import EMBEDDED, Settings
@@ -45,9 +44,6 @@ from controlplane.wiring import OnTransition, Ports, Replica, build_replica
 
 UNARY_PER_CONNECTION = 1000
 """Unary calls that one connection may have open beside its streams; more wait in the client."""
-
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
-"""In data_dir: the secret of the first administrator, readable by the owner only."""
 
 STORE_RETRY_SECONDS = 1.0
 """Pause between two attempts to reach a store that is not there yet when the daemon starts."""
@@ -103,6 +99,7 @@ class App:
         self._tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._loaded = asyncio.Event()
         self._credentials: Credentials | None = None
+        self._api_tokens: ApiTokens
         self._server: grpc.aio.Server
         self._health: Health
         self.serving: Serving
@@ -126,7 +123,7 @@ class App:
             options = self._options()
             self._server, self._health = create_server(
                 options,
-                Pipeline(standard_concerns(self._drain, replica.identification), gate=replica.gate),
+                replica.access.pipeline(self._drain),
                 replica.add_services,
             )
             bound = bind_ports(self._server, options, self._port_credentials())
@@ -191,17 +188,24 @@ class App:
         return clean
 
     async def _announce_first_admin(self) -> None:
-        """Tell where the secret of the first administrator is, if it was made on this host.
+        """Make the first administrator if there is none, and tell where its secret is.
 
         Called once, when the first snapshot is loaded and before anything is announced.
         """
-        path = self._admin_token_file
-        if self._credentials is not None and await asyncio.to_thread(path.exists):
-            self.serving = replace(self.serving, admin_token=str(path))
-
-    @property
-    def _admin_token_file(self) -> Path:
-        return self._settings.data_dir / ADMIN_TOKEN_FILE
+        if self._credentials is None:
+            return
+        file = AdminTokenFile(self._settings.data_dir)
+        try:
+            made = await self._api_tokens.bootstrap_admin(file.keep)
+        except StoreUnavailable:
+            _log.warning(
+                "cannot tell whether there is an administrator: the store is away",
+                extra={"file": str(file.kept)},
+            )
+        else:
+            file.settle(is_good=made is not None)
+        if file.path.exists():
+            self.serving = replace(self.serving, admin_token=str(file.path))
 
     async def _open_credentials(self) -> None:
         """Read keys and certificates, before anything else: what is wrong with them shows first."""
@@ -243,9 +247,11 @@ class App:
             ids=ids,
             verifier=None if self._credentials is None else self._credentials.verifier,
             reader=None if self._credentials is None else self._credentials.reader,
+            authority=None if self._credentials is None else self._credentials.authority,
         )
         replica = build_replica(self._settings, ports, self._drain, secret, self._on_transition)
         self._loaded = replica.caught_up
+        self._api_tokens = replica.access.api_tokens
 
         def probe() -> Coroutine[Any, Any, None]:
             return ReadinessProbe(

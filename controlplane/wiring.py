@@ -11,11 +11,9 @@ from typing import Any
 
 import grpc
 
+from controlplane.access_wiring import AccessParts
 from controlplane.api.drain import Drain as Shutdown
-from controlplane.api.gate import Gate
-from controlplane.api.identification import Identification
 from controlplane.api.pagination import PageTokens
-from controlplane.api.stream_guard import StreamGuard
 from controlplane.api.streams import StreamKeeper, StreamLimits
 from controlplane.api.v1.config_service import ConfigService
 from controlplane.api.v1.heartbeat import HeartbeatStream
@@ -27,9 +25,11 @@ from controlplane.api.v1.routing_service import RoutingService
 from controlplane.api.v1.task_service import TaskService
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.domain.policies import Effect
-from controlplane.services.access.authenticator import Authenticator
-from controlplane.services.access.authoriser import Authoriser
-from controlplane.services.access.ports import CertificateReader, TokenVerifier
+from controlplane.services.access.ports import (
+    CertificateAuthority,
+    CertificateReader,
+    TokenVerifier,
+)
 from controlplane.services.beats import BeatIntake
 from controlplane.services.configs import Configs
 from controlplane.services.convergence import Convergence
@@ -96,6 +96,8 @@ class Ports:
     """Of tokens of an identity provider; None: there is none."""
     reader: CertificateReader | None = None
     """Of client certificates; None: no port demands them."""
+    authority: CertificateAuthority | None = None
+    """Signs the certificates of agents; None: nobody does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +108,8 @@ class Replica:
     loops: tuple[Loop, ...]
     caught_up: asyncio.Event
     """Set once the first snapshot is loaded."""
-    gate: Gate
-    """Between the pipeline and the services."""
-    identification: Identification
-    """Says who calls."""
+    access: AccessParts
+    """Who may do what."""
 
 
 def build_replica(
@@ -141,20 +141,26 @@ class _Builder:
         self._liveness_settings = liveness_settings(settings)
         self._hub = Hub()
         self._read_model = ReadModel(self._hub, default_effect=Effect(settings.policy_default))
-        self._admins = frozenset(filter(None, map(str.strip, settings.admins.split(","))))
-        self._authoriser = Authoriser(
-            self._read_model,
-            ports.clock,
-            authenticates=settings.authenticates,
-            admins=self._admins,
+        self._visible = VisibleLedger(ports.ledger, self._read_model, ports.feed.hint)
+        self._access = AccessParts(
+            settings,
+            ledger=ports.ledger,
+            visible=self._visible,
+            read_model=self._read_model,
+            hub=self._hub,
+            clock=ports.clock,
+            ids=ports.ids,
+            page_tokens=self._tokens,
+            verifier=ports.verifier,
+            reader=ports.reader,
+            authority=ports.authority,
         )
-        self._guard = StreamGuard(self._authoriser, self._hub, ports.clock)
+        self._quotas = self._access.quotas
         self._keeper = StreamKeeper(
             drain=shutdown,
             limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
-            guard=self._guard,
+            guard=self._access.guard,
         )
-        self._visible = VisibleLedger(ports.ledger, self._read_model, ports.feed.hint)
         self._activation = PolicyActivation(ports.clock)
         self._intake = BeatIntake(ports.clock, self._liveness_settings, self._acknowledged)
         self._assigner = TaskAssigner(ports.ledger, self._read_model, ports.clock)
@@ -210,30 +216,15 @@ class _Builder:
             task_service_pb2_grpc.add_TaskServiceServicer_to_server(task, server)
             routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(routing, server)
             rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollout, server)
+            self._access.add_services(server)
 
         loops, caught_up = self._loops()
         return Replica(
             add_services=add_services,
             loops=loops,
             caught_up=caught_up,
-            gate=Gate(self._authoriser, self._read_model, self._ports.ledger),
-            identification=self._identification(),
+            access=self._access,
         )
-
-    def _identification(self) -> Identification:
-        settings, ports = self._settings, self._ports
-        if not settings.authenticates:
-            return Identification(None, reads_certificates=False)
-        authenticator = Authenticator(
-            self._read_model,
-            ports.clock,
-            verifier=ports.verifier,
-            reader=ports.reader,
-            trust_domain=settings.trust_domain,
-            agent_identity=settings.agent_identity,
-            admins=self._admins,
-        )
-        return Identification(authenticator, reads_certificates=settings.listen_mtls is not None)
 
     def _acknowledged(self, namespace: str, _agent_id: str) -> None:
         self._hub.notify((acknowledgements_topic(namespace),))
@@ -264,7 +255,7 @@ class _Builder:
             dispatcher.run,
             drains.run,
             rollouts.run,
-            self._guard.run,
+            *self._access.loops(),
         )
         return loops, follower.caught_up
 
@@ -280,9 +271,16 @@ class _Builder:
             self._keeper,
             commands=Commands(self._read_model, self._clock),
             stops=self._stops,
+            budget_of=self._access.limits.beat_budget if self._settings.authenticates else None,
         )
         return RegistryService(
-            Registry(self._visible, self._read_model, self._ports.ids, self._liveness_settings),
+            Registry(
+                self._visible,
+                self._read_model,
+                self._ports.ids,
+                self._liveness_settings,
+                quotas=self._quotas,
+            ),
             Discovery(self._read_model),
             self._liveness,
             heartbeat,
@@ -294,7 +292,7 @@ class _Builder:
         )
 
     def _config_service(self) -> ConfigService:
-        configs = Configs(self._visible, self._read_model, self._clock)
+        configs = Configs(self._visible, self._read_model, self._clock, self._quotas)
         convergence = Convergence(
             self._read_model, self._clock, is_draining=self._shutdown.draining.is_set
         )
@@ -305,12 +303,15 @@ class _Builder:
             self._read_model,
             self._tokens,
             self._keeper,
-            self._guard,
+            self._access.guard,
         )
 
     def _policy_service(self) -> PolicyService:
         policies = Policies(
-            self._visible, self._read_model, max_policies=self._settings.max_policies
+            self._visible,
+            self._read_model,
+            max_policies=self._settings.max_policies,
+            quotas=self._quotas,
         )
         return PolicyService(policies, Decisions(self._read_model, self._clock), self._tokens)
 
@@ -323,7 +324,9 @@ class _Builder:
             self._recovery,
             self._clock,
         )
-        return LifecycleService(lifecycle, self._drains, self._stops, self._shutdown, self._guard)
+        return LifecycleService(
+            lifecycle, self._drains, self._stops, self._shutdown, self._access.guard
+        )
 
     def _task_service(self) -> TaskService:
         tasks = Tasks(
@@ -334,6 +337,7 @@ class _Builder:
             self._assigner,
             self._clock,
             max_waiting=self._settings.max_waiting_tasks,
+            quotas=self._quotas,
         )
         leases = TaskLeases(
             self._visible,

@@ -7,7 +7,7 @@ pushed between them when it is new; the task for that lives as long as the one w
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
@@ -17,6 +17,7 @@ from controlplane.api.gate import confine_beats, enter_namespace, nothing_asked
 from controlplane.api.streams import Ending, StreamKeeper, StreamWriter
 from controlplane.api.v1.heartbeat_replies import HeartbeatReplies
 from controlplane.domain.errors import DomainError, InvalidArgument
+from controlplane.domain.identity import Caller
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.services.beats import BeatIntake, BeatOutcome, Unusual
 from controlplane.services.lifecycle.commands import Board, Commands, Owed
@@ -42,6 +43,13 @@ class Acknowledgements(Protocol):
         """Note (stop_id, instance_id, generation) of each; never fails for want of the store."""
 
 
+class Spends(Protocol):
+    """What a stream may carry; `BeatBudget` is one."""
+
+    def spend(self, beats: int) -> None:
+        """Pay for a message of so many beats, or refuse it (RateLimited)."""
+
+
 class HeartbeatStream:
     """Answers heartbeat streams."""
 
@@ -55,8 +63,13 @@ class HeartbeatStream:
         *,
         commands: Commands | None = None,
         stops: Acknowledgements | None = None,
+        budget_of: Callable[[Caller], Spends] | None = None,
     ) -> None:
-        """Answer beats; without `commands` and `stops` nobody is ever told to do anything."""
+        """Answer beats; without `commands` and `stops` nobody is ever told to do anything.
+
+        `budget_of` says how many beats a stream of a caller may carry; None: any number.
+        """
+        self.budget_of = budget_of
         self.commands = commands
         self.stops = stops
         self.intake = intake
@@ -74,7 +87,7 @@ class HeartbeatStream:
         Raises:
             InvalidArgument: a malformed message; the beats of those before it count.
             NotReady: this replica has nothing loaded.
-            LimitExceeded: the peer does not read its answers.
+            LimitExceeded: the peer does not read its answers; RateLimited: it says too much.
             DomainError: the caller may not beat there, or no longer; ForeignAgent: an agent beats
                 for an instance that is not its own.
         """
@@ -175,8 +188,12 @@ class _Session:
         view_of, accept = self._server.read_model.view, self._server.intake.accept
         commands, replies = self._server.commands, self._replies
         answer_to, write = replies.to, self.writer.write
+        budget_of = self._server.budget_of
+        spend = None if budget_of is None else budget_of(call.caller).spend
         while request is not None:
             beats = request.beats
+            if spend is not None:
+                spend(len(beats))
             if not request.batch or len(beats) > MAX_BEATS:
                 raise _malformed(request)
             view = view_of(self._namespace)

@@ -135,20 +135,25 @@ class ApiTokens:
         made = replace(token, created_at_ms=committed.at_ms, revision=committed.revision)
         return Minted(secret=secret, token=made)
 
-    async def bootstrap_admin(self) -> str | None:
+    async def bootstrap_admin(self, keep: Callable[[str], None] = lambda _: None) -> str | None:
         """Make the first administrator's token, good everywhere and for ever; return its secret.
 
         Return None if there is an API token with which somebody can administer everything, or if
         this one was made once: replicas that start together make one, and one that was revoked is
         never made anew.
 
+        Args:
+            keep: Puts the secret where it survives this process, before it is good for anything;
+                what it kept is worthless unless the secret is returned.
+
         Raises:
             NotReady: nothing is loaded yet.
-            StoreUnavailable: the store is away.
+            StoreUnavailable: the store is away; what was kept may be good.
         """
         if self._has_admin():
             return None
         secret = self._mint.new_secret(BOOTSTRAP_ID)
+        keep(secret)
         token = ApiToken(
             token_id=BOOTSTRAP_ID,
             namespace=EVERYWHERE,
