@@ -108,6 +108,7 @@ class Plane:
         self.watched: list[config_service_pb2.WatchConfigRequest] = []
         self.discovered: list[registry_service_pb2.DiscoverRequest] = []
         self.sent_away = 0
+        self.gate: Callable[[str, Any], Refusal | None] | None = None
         self._changed = asyncio.Event()
 
     def touch(self) -> None:

@@ -30,6 +30,8 @@ class Service:
         if request_id := getattr(request, "request_id", ""):
             self.plane.request_ids.append(request_id)
         self.plane.touch()
+        if self.plane.gate is not None and (refusal := self.plane.gate(method, context)):
+            await self.refuse(context, refusal)
         if self.plane.failures[method]:
             await self.refuse(context, self.plane.failures[method].popleft())
 

@@ -230,9 +230,13 @@ class FleetServer:
             RoutingFake(self.plane), server
         )
         rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(self.rollouts, server)
-        self.port = server.add_insecure_port(self.target)
+        self.bind(server)
         await server.start()
         self._server = server
+
+    def bind(self, server: grpc.aio.Server) -> None:
+        """Open the ports, and add what else is served."""
+        self.port = server.add_insecure_port(self.target)
 
     async def stop(self) -> None:
         """Die: every stream breaks at once."""
