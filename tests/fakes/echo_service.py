@@ -10,10 +10,13 @@ import grpc
 
 from controlplane.api.concerns import standard_concerns
 from controlplane.api.drain import Drain
+from controlplane.api.gate import Gate
 from controlplane.api.health import Health
+from controlplane.api.identification import Identification
 from controlplane.api.methods import METHODS, Method
 from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import ServerOptions, bind, create_server
+from controlplane.api.stream_guard import StreamGuard
 from controlplane.api.streams import StreamKeeper, StreamLimits, run_stream
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import registry_service_pb2_grpc as pb_grpc
@@ -92,13 +95,16 @@ async def edge(
     limits: StreamLimits | None = None,
     methods: Mapping[str, Method] = METHODS,
     options: ServerOptions | None = None,
+    gate: Gate | None = None,
+    guard: StreamGuard | None = None,
+    identification: Identification | None = None,
     add_more: Callable[[grpc.aio.Server], None] = lambda _server: None,
     **handlers: Any,
 ) -> AsyncIterator[Edge]:
     """Serve an `EchoService` until the block is left, which must leave no task behind."""
     before = asyncio.all_tasks()
     drain = Drain()
-    keeper = StreamKeeper(drain=drain, limits=limits or StreamLimits())
+    keeper = StreamKeeper(drain=drain, limits=limits or StreamLimits(), guard=guard)
     service = EchoService(keeper, **handlers)  # type: ignore[abstract]  # the others are not there
     chosen = options or ServerOptions(address="127.0.0.1:0")
 
@@ -106,7 +112,7 @@ async def edge(
         pb_grpc.add_RegistryServiceServicer_to_server(service, server)
         add_more(server)
 
-    pipeline = Pipeline(standard_concerns(drain), methods)
+    pipeline = Pipeline(standard_concerns(drain, identification), methods, gate=gate)
     server, health = create_server(chosen, pipeline, add_services)
     address = bind(server, chosen)
     await server.start()

@@ -10,6 +10,7 @@ import grpc
 
 from controlplane.api.concerns import standard_concerns
 from controlplane.api.drain import Drain
+from controlplane.api.identification import Identification
 from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import ServerOptions, bind, create_server
 from controlplane.services.ids import TimeSortedIds
@@ -23,7 +24,9 @@ from controlplane.tasks.runner import run_tasks
 from controlplane.wiring import Ports, build_replica
 from fleetplane.v1 import (
     agent_pb2,
+    config_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
+    policy_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
     rollout_service_pb2_grpc,
@@ -42,6 +45,8 @@ class MemoryReplica:
     shutdown: Drain
 
     def __post_init__(self) -> None:
+        self.config: Any = config_service_pb2_grpc.ConfigServiceStub(self.channel)
+        self.policies: Any = policy_service_pb2_grpc.PolicyServiceStub(self.channel)
         self.registry: Any = registry_service_pb2_grpc.RegistryServiceStub(self.channel)
         self.tasks: Any = task_service_pb2_grpc.TaskServiceStub(self.channel)
         self.routing: Any = routing_service_pb2_grpc.RoutingServiceStub(self.channel)
@@ -68,8 +73,10 @@ class MemoryReplica:
 
 
 @asynccontextmanager
-async def memory_replica() -> AsyncIterator[MemoryReplica]:
-    """Serve until the block is left."""
+async def memory_replica(
+    settings: Settings | None = None, identification: Identification | None = None
+) -> AsyncIterator[MemoryReplica]:
+    """Serve until the block is left; `identification` replaces the one that was wired."""
     clock, shutdown = StoreClock(), Drain()
     store = MemoryStore(clock)
     async with MemoryChangeFeed(store) as feed:
@@ -80,9 +87,10 @@ async def memory_replica() -> AsyncIterator[MemoryReplica]:
             clock=clock,
             ids=TimeSortedIds(),
         )
-        replica = build_replica(Settings(), ports, shutdown, b"s" * 32, lambda *_: None)
+        replica = build_replica(settings or Settings(), ports, shutdown, b"s" * 32, lambda *_: None)
         options = ServerOptions(address="127.0.0.1:0")
-        pipeline = Pipeline(standard_concerns(shutdown))
+        who = identification or replica.identification
+        pipeline = Pipeline(standard_concerns(shutdown, who), gate=replica.gate)
         server, _ = create_server(options, pipeline, replica.add_services)
         address = bind(server, options)
         await server.start()
