@@ -54,9 +54,9 @@ def _without_role(error: FleetError, call: Globals) -> str:
     where = "--everywhere" if everywhere else f"-n {namespace}"
     whom = "an admin everywhere" if everywhere else f"an admin of namespace {namespace}"
     return (
-        f"`fleetplane auth can-i {permission} {where}` says which roles would do; ask {whom}, who "
-        f"gives one with `fleetplane auth bindings create {where}`; `fleetplane auth whoami` shows "
-        "to whom"
+        f"`fleetplane auth can-i {permission} {where}` says which roles would do\n"
+        f"ask {whom}: `fleetplane auth bindings create {where}` gives one to a subject that\n"
+        "`fleetplane auth whoami` shows"
     )
 
 

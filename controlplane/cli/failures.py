@@ -4,7 +4,7 @@ import sys
 from typing import Final
 
 from controlplane.cli.access_hints import refused_access, unreachable
-from controlplane.cli.call import Globals
+from controlplane.cli.call import DEFAULT_NAMESPACE, Globals
 from controlplane.cli.outcomes import REFUSED, UNREACHABLE, WRONG_USAGE, CommandFailed
 from controlplane.cli.styles import Colour, coloured, printable
 from controlplane.domain.errors import DomainError, InvalidArgument
@@ -109,15 +109,19 @@ def _hint(error: FleetError, call: Globals) -> str:
             return _HINTS.get(error.reason) or _namespace_hint(error)
 
 
+def _where_else(name: str) -> str:
+    seen = "`fleetplane namespaces list` shows those that you may see, -n names one"
+    if name == DEFAULT_NAMESPACE:  # it exists always
+        return f"{seen}; an admin gives you a role in this one"
+    return f"{seen}; an admin makes this one with `fleetplane namespaces create {name}`"
+
+
 def _namespace_hint(error: FleetError) -> str:
     """Return what helps where a namespace is missing, in use, or full."""
     name = printable(error.metadata.get("namespace", "NAME"))
     match error.reason:
         case Reason.NAMESPACE_NOT_FOUND:
-            return (
-                f"`fleetplane namespaces create {name}` makes it, if you are an admin everywhere; "
-                "`fleetplane namespaces list` shows those that you may see"
-            )
+            return _where_else(name)
         case Reason.NAMESPACE_EXISTS:
             return f"`fleetplane namespaces update {name}` changes it"
         case Reason.NAMESPACE_NOT_EMPTY:
@@ -136,14 +140,13 @@ def _namespace_hint(error: FleetError) -> str:
 def write_failure(
     message: str, fields: list[tuple[str, str]] | None = None, *, hint: str = ""
 ) -> None:
-    """Write one error to stderr: a line, a line per wrong field, a line with what to do."""
+    """Write one error to stderr: a line, a line per wrong field, a line or more with what to do."""
     wrong = [f"{printable(name)}: {printable(what)}" for name, what in fields or ()]
     if len(wrong) == 1:
         text, details = wrong[0], []
     else:
         text = f"{len(wrong)} fields are wrong" if wrong else printable(message)
         details = [f"  {line}" for line in wrong]
-    if hint:
-        details.append(f"  {coloured(hint, Colour.FAINT, sys.stderr)}")
+    details += [f"  {coloured(line, Colour.FAINT, sys.stderr)}" for line in hint.splitlines()]
     title = coloured("Error:", Colour.BAD, sys.stderr)
     sys.stderr.write("\n".join([f"{title} {text}", *details]) + "\n")
