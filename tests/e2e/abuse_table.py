@@ -190,7 +190,7 @@ def _messages() -> Iterator[Abuse]:
             ),
         )
     yield registers("a zero byte in a name", name="wri\0ter")
-    yield registers("a name that reads backwards", name="\u202eretirw")
+    yield registers("an agent that reads backwards", name="\u202eretirw")
     yield registers("a path as an agent's name", name="../../etc/passwd")
     yield registers("ten thousand tags", tags={f"k{i}": "v" for i in range(10_000)})
     yield Abuse(
