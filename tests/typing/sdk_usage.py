@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from datetime import datetime
+from pathlib import Path
 from typing import assert_type
 
 from fleetplane import (
@@ -14,21 +15,25 @@ from fleetplane import (
     AgentState,
     AgentStatus,
     AgentsUnchanged,
+    CallerKind,
     Catalogue,
     ChannelConfig,
     ConfigUpdate,
     DrainAction,
     EffectiveConfig,
+    EnrolledIdentity,
     Evaluation,
     FailMode,
     FleetClient,
     FleetError,
     InstanceSpec,
     LeaseFenced,
+    NamespaceState,
     NotFound,
     PolicyAction,
     PolicyDenied,
     Position,
+    QuotaFields,
     Reason,
     Registration,
     RetryPolicy,
@@ -45,7 +50,9 @@ from fleetplane import (
     TaskSubmission,
     TlsConfig,
 )
+from fleetplane.v1.access_service_pb2 import RoleBinding
 from fleetplane.v1.agent_pb2 import Agent as AgentRecord
+from fleetplane.v1.identity_service_pb2 import JoinToken
 from fleetplane.v1.lifecycle_service_pb2 import DeactivateResponse, Drain, EmergencyStop
 from fleetplane.v1.policy_service_pb2 import PolicyDecision
 from fleetplane.v1.registry_service_pb2 import FindBestAgentResponse, RegisterResponse
@@ -218,3 +225,43 @@ def connections() -> FleetClient:
         tls=TlsConfig(root_certificates=b"pem"), retry=RetryPolicy(max_attempts=3), authority="x"
     )
     return FleetClient("dns:///plane:50051", namespace="research", channel_config=config)
+
+
+def credentials() -> list[FleetClient]:
+    identity = EnrolledIdentity(
+        "a",
+        join_token=Path("join-token"),
+        enroll_target="plane:50051",
+        ca=b"pem",
+        state_dir="state",
+    )
+    assert_type(identity.expires_at, datetime | None)
+    assert_type(identity.namespace, str)
+    secret = "jt-1.x"
+    Agent("a", "1.0.0", join_token=secret, enroll_target="plane:50051", ca="ca.pem")
+    return [
+        FleetClient("plane:50051", token=Path("token"), ca="ca.pem"),
+        FleetClient("plane:50052", ca=b"pem", cert="cert.pem", key=Path("key.pem")),
+        FleetClient("plane:50052", identity=identity),
+        FleetClient.from_environment(agent_name="a", channel_config=ChannelConfig()),
+    ]
+
+
+async def administration(client: FleetClient) -> None:
+    assert_type((await client.create_join_token("a-*", max_uses=3, ttl=60)).secret, str)
+    async for join_token in client.list_join_tokens():
+        assert_type(join_token, JoinToken)
+    assert_type((await client.create_api_token("ci", "operator", namespace="*")).secret, str)
+    assert_type(await client.unban_agent("a"), bool)
+    assert_type(CallerKind((await client.who_am_i()).kind), CallerKind)
+    assert_type(await client.create_role_binding("group:ops", "operator"), RoleBinding)
+    assert_type((await client.check_access("operate")).allowed, bool)
+    quotas: QuotaFields = {"agents": 10, "calls_per_second": 50}
+    namespace = await client.create_namespace("sales", quotas=quotas, labels={"team": "x"})
+    assert_type(NamespaceState(namespace.state), NamespaceState)
+    await client.update_namespace("sales", quotas={"agents": 20})
+    assert_type((await client.get_usage()).used.agents, int)
+    try:
+        await client.delete_namespace("sales")
+    except FleetError as error:
+        assert_type(error.hint, str)

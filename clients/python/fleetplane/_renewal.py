@@ -108,6 +108,7 @@ class Renewal:
                 retry_after = error.retry_after if isinstance(error, FleetError) else None
             else:
                 self._connection.exchange(config)
+                self._hurry.clear()
                 self.error = None
                 self._replaced.set()
                 return

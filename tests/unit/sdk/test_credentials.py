@@ -11,9 +11,12 @@ import pytest
 from cryptography import x509
 
 from fleetplane import (
+    Agent,
+    AgentState,
     ChannelConfig,
     EnrolledIdentity,
     FleetClient,
+    TaskContext,
     TlsConfig,
     Unauthenticated,
     Unavailable,
@@ -34,6 +37,12 @@ QUICK = ChannelConfig(default_timeout=0.5)
 async def fleet() -> AsyncIterator[SecureFleet]:
     async with SecureFleet() as running:
         yield running
+
+
+@pytest.fixture
+def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a refusal has files looked at, not the second that passes."""
+    monkeypatch.setattr("fleetplane._credentials.CHECK", 3600.0)
 
 
 def bearer_of(context: Any) -> str:
@@ -65,6 +74,7 @@ async def test_a_token_goes_with_every_call(fleet: SecureFleet) -> None:
         assert client.namespace == "default"
 
 
+@pytest.mark.usefixtures("no_look")
 async def test_a_refused_token_is_read_again_at_once(
     server: FleetServer, plane: Plane, tmp_path: Path
 ) -> None:
@@ -76,7 +86,48 @@ async def test_a_refused_token_is_read_again_at_once(
         write(file, NEW)
         only(plane, NEW)
         await client.get_agent("a")
-        assert plane.calls["GetAgent"] in {2, 3}  # 2: the look of every second was faster
+        assert plane.calls["GetAgent"] == 3
+
+
+@pytest.mark.usefixtures("no_look")
+async def test_crowds_of_refused_calls_look_once_and_all_go_on(
+    server: FleetServer, plane: Plane, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "token", OLD)
+    plane.put_agent("a")
+    async with FleetClient(server.target, token=file) as client:
+        write(file, NEW)
+        only(plane, NEW)
+        await asyncio.gather(*(client.get_agent("a") for _ in range(20)))
+        assert client.connection.call.exchanges == 1
+
+
+@pytest.mark.usefixtures("no_look")
+async def test_the_streams_of_an_agent_go_on_with_the_new_token(
+    server: FleetServer, plane: Plane, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "token", OLD)
+    only(plane, OLD)
+    states: list[AgentState] = []
+    streams = ("Heartbeat", "WatchConfig", "WatchTasks")
+    async with FleetClient(server.target, token=file) as client:
+        agent = Agent("worker", "1.0.0", client=client, on_state=lambda new, _: states.append(new))
+
+        @agent.task
+        async def work(task: TaskContext) -> None:
+            del task
+
+        async with agent:
+            await eventually("all are open", lambda: all(plane.opened[one] for one in streams))
+            write(file, NEW)
+            only(plane, NEW)
+            plane.sent_away += 1
+            plane.touch()
+            await eventually(
+                "all are open again", lambda: all(plane.opened[one] >= 2 for one in streams)
+            )
+            assert states == [AgentState.REGISTERING, AgentState.ACTIVE]
+            assert client.connection.call.exchanges == 1
 
 
 async def test_a_token_that_is_simply_wrong_is_not_tried_again(
@@ -89,6 +140,7 @@ async def test_a_token_that_is_simply_wrong_is_not_tried_again(
         assert plane.calls["GetAgent"] == 1
 
 
+@pytest.mark.usefixtures("no_look")
 async def test_a_watch_goes_on_with_the_new_token(
     server: FleetServer, plane: Plane, tmp_path: Path
 ) -> None:
@@ -108,6 +160,17 @@ async def test_a_watch_goes_on_with_the_new_token(
         plane.touch()
         with pytest.raises(Unauthenticated):
             await asyncio.wait_for(anext(watch), 5)
+
+
+async def test_a_known_agent_does_not_give_up_over_a_credential_that_has_ended(
+    client: FleetClient, plane: Plane
+) -> None:
+    async with Agent("worker", "1.0.0", client=client) as agent:
+        ended = Refusal(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_EXPIRED")
+        plane.failures["BatchRegister"].extend([ended] * 2)
+        plane.instances.clear()
+        await eventually("it tried", lambda: not plane.failures["BatchRegister"])
+        await eventually("it is back", lambda: agent.state is AgentState.ACTIVE)
 
 
 async def test_certificates_are_read_again_when_they_change(

@@ -316,6 +316,23 @@ async def test_an_agent_waits_for_a_plane_that_is_away_when_it_enrols(tmp_path: 
         await agent.aclose()
 
 
+async def test_an_agent_with_a_wrong_join_token_does_not_wait(
+    fleet: SecureFleet, tmp_path: Path
+) -> None:
+    agent = Agent(
+        "worker",
+        "1.0.0",
+        target=fleet.mtls_target,
+        join_token=SECRET[::-1],
+        enroll_target=fleet.target,
+        ca=fleet.authority.root,
+        state_dir=tmp_path,
+    )
+    async with asyncio.timeout(5):
+        with pytest.raises(Unauthenticated):
+            await agent.__aenter__()
+
+
 def test_arguments_of_an_identity_need_a_join_token() -> None:
     with pytest.raises(ValueError, match="go together"):
         Agent("a", "1.0.0", ca=b"pem")

@@ -48,6 +48,6 @@ async def test_the_agent_and_the_orchestrator_of_the_readme_work_together() -> N
 
 
 def test_every_other_example_compiles() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 7
     for block in BLOCKS:
         compile(block, "README.md", "exec")
