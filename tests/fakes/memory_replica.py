@@ -8,10 +8,8 @@ from typing import Any
 
 import grpc
 
-from controlplane.api.concerns import standard_concerns
 from controlplane.api.drain import Drain
 from controlplane.api.identification import Identification
-from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import ServerOptions, bind, create_server
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.store_clock import StoreClock
@@ -89,8 +87,8 @@ async def memory_replica(
         )
         replica = build_replica(settings or Settings(), ports, shutdown, b"s" * 32, lambda *_: None)
         options = ServerOptions(address="127.0.0.1:0")
-        who = identification or replica.identification
-        pipeline = Pipeline(standard_concerns(shutdown, who), gate=replica.gate)
+        replica.access.identification = identification or replica.access.identification
+        pipeline = replica.access.pipeline(shutdown)
         server, _ = create_server(options, pipeline, replica.add_services)
         address = bind(server, options)
         await server.start()
