@@ -237,7 +237,7 @@ def credentials() -> list[FleetClient]:
     )
     assert_type(identity.expires_at, datetime | None)
     assert_type(identity.namespace, str)
-    secret = "jt-1.x"
+    secret = Path("join-token").read_text()
     Agent("a", "1.0.0", join_token=secret, enroll_target="plane:50051", ca="ca.pem")
     return [
         FleetClient("plane:50051", token=Path("token"), ca="ca.pem"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetplane import (
     Agent,
@@ -22,7 +24,9 @@ from fleetplane import (
     Unauthenticated,
     Unavailable,
 )
+from fleetplane._enrolment import _times
 from fleetplane._switching import IDLE_CHECK
+from fleetplane.v1.identity_service_pb2 import IssuedCertificate
 from tests.fakes.eventually import eventually
 from tests.fakes.fleet_plane import Refusal
 from tests.fakes.secure_fleet import SECRET, Authority, SecureFleet
@@ -276,6 +280,60 @@ async def test_a_certificate_that_the_daemon_takes_for_ended_is_replaced_at_once
         fleet.plane.gate = ended
         assert (await client.who_am_i()).name == SPIFFE_ID
         assert fleet.plane.calls["RenewCertificate"] == 1
+
+
+async def test_a_certificate_that_stays_refused_is_not_replaced_again_and_again(
+    fleet: SecureFleet, tmp_path: Path
+) -> None:
+    async with FleetClient(fleet.mtls_target, identity=identity_of(fleet, tmp_path)) as client:
+        fleet.plane.failures["WhoAmI"].extend([EXPIRED] * 100)
+        for _ in range(3):
+            with pytest.raises(Unauthenticated):
+                await client.who_am_i()
+        assert fleet.plane.calls["RenewCertificate"] == 1
+
+
+async def test_a_join_token_takes_over_when_the_daemon_refuses_to_renew(
+    fleet: SecureFleet, tmp_path: Path
+) -> None:
+    fleet.uses_left = 2
+    async with FleetClient(fleet.mtls_target, identity=identity_of(fleet, tmp_path)) as client:
+        fleet.plane.failures["RenewCertificate"].append(EXPIRED)
+        fleet.plane.failures["WhoAmI"].append(EXPIRED)
+        assert (await client.who_am_i()).name == SPIFFE_ID
+        assert fleet.plane.calls["Enroll"] == 2
+
+
+async def test_a_certificate_is_used_even_if_it_cannot_be_kept(
+    fleet: SecureFleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with FleetClient(fleet.mtls_target, identity=identity_of(fleet, tmp_path)) as client:
+        before = client.connection.call.exchanges
+        shutil.rmtree(tmp_path / "identities")
+        fleet.plane.failures["WhoAmI"].append(EXPIRED)
+        assert (await client.who_am_i()).name == SPIFFE_ID
+        assert client.connection.call.exchanges == before + 1
+    assert "cannot be kept" in caplog.text
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, -10.0, 0.0, 10.0, 7200.0])
+def test_a_clock_that_differs_from_the_daemons_neither_hurries_nor_forgets(ahead: float) -> None:
+    now, life = 1_000_000.0, 3600.0
+    issued = IssuedCertificate(
+        expires_at=Timestamp(seconds=int(now + life)),
+        renew_after=Timestamp(seconds=int(now + life / 2)),
+    )
+    renew_at, expires_at = _times(issued, now + ahead)
+    wait = renew_at - (now + ahead)
+    assert life / 4 <= wait < life * 0.9
+    assert renew_at < expires_at
+
+
+def test_a_certificate_without_a_time_to_renew_is_renewed_at_half_its_life() -> None:
+    issued = IssuedCertificate(expires_at=Timestamp(seconds=2000))
+    renew_at, expires_at = _times(issued, 1000.0)
+    assert 1500 <= renew_at <= 1550
+    assert expires_at == 2000
 
 
 async def test_the_authorities_are_those_that_the_daemon_sends(
