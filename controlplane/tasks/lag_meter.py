@@ -1,6 +1,7 @@
-"""Measures how late the event loop is: the one sign of overload that no kind of work can hide."""
+"""Measures how late this replica is: the one sign of overload that no kind of work can hide."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Final
 
@@ -19,8 +20,12 @@ QUIET_SECONDS: Final = 10.0
 _log = logging.getLogger("fleetplane.overload")
 
 
+async def _at_once() -> None:
+    """Be a door without a queue."""
+
+
 class LagMeter:
-    """Knows how late tasks get their turn.
+    """Knows how late tasks get their turn and, if it may knock, how long calls wait before that.
 
     Attributes:
         seconds: The lag: the newest sample or the mean of the last few, whichever is less. So one
@@ -28,11 +33,24 @@ class LagMeter:
             first sample in time ends it.
     """
 
-    __slots__ = ("_clock", "_mean", "_warn_seconds", "_warned_at", "seconds")
+    __slots__ = ("_clock", "_knock", "_mean", "_warn_seconds", "_warned_at", "seconds")
 
-    def __init__(self, clock: Clock, *, warn_seconds: float) -> None:
-        """Measure by `clock`; say so in the log when the lag reaches `warn_seconds`."""
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        warn_seconds: float,
+        knock: Callable[[], Awaitable[None]] = _at_once,
+    ) -> None:
+        """Measure by `clock`.
+
+        Args:
+            clock: Measures.
+            warn_seconds: Say so in the log when the lag reaches this.
+            knock: Returns when a new call would have been answered, within a bounded time.
+        """
         self.seconds = 0.0
+        self._knock = knock
         self._clock = clock
         self._warn_seconds = warn_seconds
         self._warned_at = -inf
@@ -44,6 +62,7 @@ class LagMeter:
         while True:
             due = clock.monotonic() + SAMPLE_SECONDS
             await clock.sleep(SAMPLE_SECONDS)
+            await self._knock()
             now = clock.monotonic()
             self._take(max(0.0, now - due))
             self._warn(now)
