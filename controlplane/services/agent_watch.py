@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from controlplane.domain.selection import AgentFilter
 from controlplane.services.hub import Subscription, agents_topic
+from controlplane.services.live_instances import AgentEntry
 from controlplane.services.ports import Position
-from controlplane.services.read_model import AgentEntry, NamespaceView, ReadModel
+from controlplane.services.read_model import NamespaceView, ReadModel
 
 BOOKMARK_SECONDS = 15.0
 """Silence after which a watcher is told how far it is: well below the 30 s of keepalive proxies."""

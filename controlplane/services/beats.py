@@ -14,8 +14,9 @@ from typing import Any, Final, Protocol
 from controlplane.domain.agents import AgentStatus, InstanceState
 from controlplane.domain.configs import AckStatus, ConfigAck, absorb
 from controlplane.domain.liveness import LivenessSettings, error_rate, is_stalled
+from controlplane.services.live_instances import LiveInstance
 from controlplane.services.ports import BeatRecord, Clock
-from controlplane.services.read_model import LiveInstance, NamespaceView
+from controlplane.services.read_model import NamespaceView
 
 MAX_TOKEN_BYTES: Final = 64
 """UTF-8 bytes of a progress token: room for a UUID or a digest."""

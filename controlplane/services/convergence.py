@@ -10,8 +10,9 @@ from controlplane.domain.configs import LayerScope
 from controlplane.domain.errors import Draining
 from controlplane.services.configs import agents_in_scope
 from controlplane.services.hub import Subscription, acknowledgements_topic, agents_topic
+from controlplane.services.live_instances import LiveInstance
 from controlplane.services.ports import Clock
-from controlplane.services.read_model import LiveInstance, NamespaceView, ReadModel
+from controlplane.services.read_model import NamespaceView, ReadModel
 
 LOOK_SECONDS: Final = 2.0
 """Longest pause between two looks. Acknowledgements and changes of agents wake the waiting; this is

@@ -17,10 +17,11 @@ from controlplane.domain.agents import Agent, AgentStatus
 from controlplane.domain.errors import FieldViolation, InvalidArgument, NoCandidate
 from controlplane.domain.routing import Candidate, Score, least_loaded, score
 from controlplane.domain.selection import AgentFilter, text_problem
+from controlplane.services.live_instances import AgentEntry, LiveInstance
 from controlplane.services.near_misses import near_misses
 from controlplane.services.ports import Position
 from controlplane.services.ranking import Job, Ranked, Rankings, Rejected
-from controlplane.services.read_model import AgentEntry, LiveInstance, NamespaceView, ReadModel
+from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.routing.choice import RouteChoice, Routed, routed
 from controlplane.services.routing.misses import rejection_of, sent_elsewhere, turned_away
 

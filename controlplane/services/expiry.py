@@ -21,6 +21,7 @@ from controlplane.services.families import (
     caught_up,
     families_called,
 )
+from controlplane.services.live_instances import LiveInstance
 from controlplane.services.ports import (
     ABSENT,
     AuditEntry,
@@ -35,7 +36,7 @@ from controlplane.services.ports import (
     RequireExpired,
     Transaction,
 )
-from controlplane.services.read_model import LiveInstance, NamespaceView, ReadModel
+from controlplane.services.read_model import NamespaceView, ReadModel
 
 SWEEP_LIMIT: Final = 1_000
 """Instances expired in one sweep: a second's worth, a few milliseconds of the event loop."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.domain.access.records import SYSTEM_NAMESPACE
-from controlplane.domain.agents import Agent, Instance, InstanceState
+from controlplane.domain.agents import Agent, Instance
 from controlplane.domain.configs import BASE_SCHEMA, ConfigLayer, ConfigSchema
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.extra_validator import CompiledExtraSchema
@@ -26,101 +26,13 @@ from controlplane.services.hub import (
     layer_topic,
     namespace_topic,
 )
+from controlplane.services.live_instances import AgentEntry, LiveInstance, carry_over
 from controlplane.services.ports import Collection, Position, Touched
 from controlplane.services.work_view import WorkView
 
 MAX_WAIT_FOR_REVISION_SECONDS = 5.0
 """Bound of a read-your-writes wait when the call's own deadline is longer: followers lag by
 milliseconds, so a longer wait means that the revision was never written."""
-
-
-class LiveInstance:
-    """One instance with what its beats said. Mutable: beats are too many to copy a record each."""
-
-    __slots__ = (
-        "completed",
-        "config_attempted",
-        "config_error",
-        "config_running",
-        "config_status",
-        "deadline_group_ms",
-        "error_rate",
-        "failed",
-        "held",
-        "in_flight",
-        "instance",
-        "last_beat_ms",
-        "latency_ms",
-        "outcome_mark",
-        "outcome_mark_before",
-        "outside",
-        "progress_since",
-        "progress_token",
-        "seq",
-        "stalled",
-    )
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.in_flight = 0
-        self.held = 0
-        """Tasks of the plane whose lease it holds: exact, by commits."""
-        self.outside = 0
-        """Work that the plane did not assign: `in_flight` of the last beat beyond what was held."""
-        self.completed = 0
-        self.failed = 0
-        self.latency_ms = 0.0
-        self.error_rate = 0.0
-        self.outcome_mark = (0, 0, 0.0)
-        """(completed, failed, monotonic time) where the current half of the error window began."""
-        self.outcome_mark_before = (0, 0, 0.0)
-        """The same of the half before: the error rate is measured from here."""
-        self.seq = 0
-        self.last_beat_ms = 0
-        self.progress_token = ""
-        self.progress_since = 0.0
-        self.stalled = False
-        self.deadline_group_ms = 0
-        """Silence that this instance is granted; beats with the same grant share a store call."""
-        self.config_attempted = 0
-        self.config_running = 0
-        self.config_status = 0
-        self.config_error = ""
-
-    @property
-    def load(self) -> int:
-        """Return how many slots are taken: by leases, and by work that the plane did not assign."""
-        return self.held + self.outside
-
-    def begin_generation(self, instance: Instance) -> None:
-        """Take over a new process under the same instance_id: nothing it said before holds.
-
-        Leases of the process before stay counted until they are taken back.
-        """
-        held = self.held
-        self.__init__(instance)  # type: ignore[misc]  # a full reset is the meaning
-        self.held = held
-
-
-class AgentEntry:
-    """One agent with its instances."""
-
-    __slots__ = ("agent", "instances")
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self.instances: dict[str, LiveInstance] = {}
-
-    @property
-    def last_beat_ms(self) -> int:
-        """Time of the newest beat of any instance on the store's clock; 0 if there was none."""
-        return max((live.last_beat_ms for live in self.instances.values()), default=0)
-
-    def fresh_instances(self) -> list[LiveInstance]:
-        """Return the instances that beat in time."""
-        return [
-            live for live in self.instances.values() if live.instance.state is InstanceState.FRESH
-        ]
 
 
 @dataclass(slots=True)
@@ -361,7 +273,7 @@ class ReadModel:
             for instance_id, live in fresh.instances.items():
                 known = old.instances.get(instance_id)
                 if known is not None and known.instance.generation == live.instance.generation:
-                    _carry_over(known, live)
+                    carry_over(known, live)
             fresh.load_version = old.load_version + 1
         self._views[fresh.name] = fresh
         self.hub.notify_namespace(fresh.name)
@@ -400,12 +312,3 @@ class ReadModel:
                 f"this replica has reached revision {view.position.revision}, not {revision}"
             ) from None
         return view
-
-
-def _carry_over(known: LiveInstance, live: LiveInstance) -> None:
-    instance = live.instance
-    held = live.held  # counted from the leases that were loaded with it
-    for slot in LiveInstance.__slots__:
-        setattr(live, slot, getattr(known, slot))
-    live.instance = instance
-    live.held = held

@@ -6,8 +6,9 @@ from typing import Any
 
 from controlplane.domain.agents import Agent, AgentSpec, AgentStatus, Instance, InstanceState
 from controlplane.services.hub import Hub
+from controlplane.services.live_instances import LiveInstance
 from controlplane.services.ports import Collection, Position, Record, Touched
-from controlplane.services.read_model import LiveInstance, NamespaceView, ReadModel
+from controlplane.services.read_model import NamespaceView, ReadModel
 
 EPOCH = "epoch-1"
 

@@ -20,7 +20,7 @@ from controlplane.domain.agents import (
 from controlplane.domain.errors import FieldViolation, InvalidArgument
 from controlplane.domain.registration import validate_spec
 from controlplane.domain.selection import AgentFilter
-from controlplane.services.read_model import AgentEntry, LiveInstance
+from controlplane.services.live_instances import AgentEntry, LiveInstance
 from fleetplane.v1 import agent_pb2 as pb
 from fleetplane.v1 import registry_service_pb2 as registry_pb
 

@@ -16,8 +16,8 @@ from controlplane.services.discovery import (
     BestAgent,
     BestAgentQuery,
 )
+from controlplane.services.live_instances import AgentEntry
 from controlplane.services.ranking import Rejected
-from controlplane.services.read_model import AgentEntry
 from fleetplane.v1 import agent_pb2
 from fleetplane.v1 import registry_service_pb2 as pb
 

@@ -11,7 +11,7 @@ from controlplane.domain.registration import (
     validate_agent_id,
     validate_instance_id,
 )
-from controlplane.services.read_model import AgentEntry, LiveInstance
+from controlplane.services.live_instances import AgentEntry, LiveInstance
 from controlplane.services.registration import InstanceClaim, Registered, Registration
 from fleetplane.v1 import registry_service_pb2 as pb
 

@@ -28,7 +28,7 @@ from controlplane.domain.identity import namespace_of
 from controlplane.services.lifecycle.drains import Drains
 from controlplane.services.lifecycle.emergency_stops import EmergencyStops
 from controlplane.services.lifecycle.lifecycle import Lifecycle
-from controlplane.services.read_model import AgentEntry
+from controlplane.services.live_instances import AgentEntry
 from fleetplane.v1 import agent_pb2
 from fleetplane.v1 import lifecycle_service_pb2 as pb
 from fleetplane.v1 import lifecycle_service_pb2_grpc as pb_grpc

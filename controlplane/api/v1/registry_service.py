@@ -32,9 +32,10 @@ from controlplane.domain.identity import namespace_of
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.services.agent_watch import AgentWatch
 from controlplane.services.discovery import Discovery
+from controlplane.services.live_instances import AgentEntry
 from controlplane.services.liveness import Liveness
 from controlplane.services.ports import Clock
-from controlplane.services.read_model import AgentEntry, NamespaceView, ReadModel
+from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registration import Registered, Registration
 from controlplane.services.registry import Registry
 from controlplane.services.routing.choice import version_of_routes

@@ -7,7 +7,8 @@ from controlplane.domain.agents import Agent, AgentStatus, Instance, InstanceSta
 from controlplane.domain.drain_rules import Said, ended_by_themselves
 from controlplane.domain.drains import Drain, DrainPhase
 from controlplane.domain.tasks import Task
-from controlplane.services.read_model import LiveInstance, NamespaceView
+from controlplane.services.live_instances import LiveInstance
+from controlplane.services.read_model import NamespaceView
 
 WORKING = frozenset({AgentStatus.ACTIVE, AgentStatus.DEGRADED})
 """Statuses of agents that take work."""

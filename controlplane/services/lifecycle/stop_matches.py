@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from controlplane.domain.agents import Agent, AgentStatus
 from controlplane.domain.drains import EmergencyStop, StopTarget
-from controlplane.services.read_model import AgentEntry, NamespaceView
+from controlplane.services.live_instances import AgentEntry
+from controlplane.services.read_model import NamespaceView
 
 
 def with_matches(view: NamespaceView, stop: EmergencyStop) -> EmergencyStop:

@@ -18,8 +18,9 @@ from controlplane.services.lifecycle.activation import (
     ActivationVerdict,
     RememberedRefusals,
 )
+from controlplane.services.live_instances import AgentEntry
 from controlplane.services.ports import Clock, Committed, ConditionFailed, Ledger, Transaction
-from controlplane.services.read_model import AgentEntry, NamespaceView, ReadModel
+from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.rollouts.sight import PinnedWork, is_counted, observe
 from controlplane.services.rollouts.steps import (
     counters_of,

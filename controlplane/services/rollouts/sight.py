@@ -20,7 +20,8 @@ from controlplane.domain.rollouts.model import (
 from controlplane.domain.rollouts.observed import Approval, Observed, Version
 from controlplane.services.lifecycle.activation import ActivationVerdict
 from controlplane.services.lifecycle.drain_targets import under_way
-from controlplane.services.read_model import AgentEntry, LiveInstance, NamespaceView
+from controlplane.services.live_instances import AgentEntry, LiveInstance
+from controlplane.services.read_model import NamespaceView
 
 MAX_MARKS: Final = 500
 """Instances per version whose beats are counted: enough outcomes for any test, and a record that

@@ -22,7 +22,8 @@ from controlplane.domain.routing import (
 )
 from controlplane.domain.selection import AgentFilter
 from controlplane.domain.tasks import Task, TaskReason, TaskStream
-from controlplane.services.read_model import LiveInstance, NamespaceView
+from controlplane.services.live_instances import LiveInstance
+from controlplane.services.read_model import NamespaceView
 from controlplane.services.routing.choice import routed
 from controlplane.services.tasks.waiting import Want
 
