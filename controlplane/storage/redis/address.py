@@ -7,11 +7,13 @@
     redis+cluster://[user:password@]h1[:6379],h2[:6379]
     rediss+sentinel://..., rediss+cluster://...       the same over TLS
 
-Query options, all optional: `db`, `username`, `password`, `socket_timeout` and
+Query options, all optional: `db`, `username`, `password`, `password_file` (read at each connect, so
+that the password is neither in the URL nor in the environment), `socket_timeout` and
 `socket_connect_timeout` (seconds), `max_connections` (per pool; in a Cluster per node),
-`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs` (`required`, `optional`, `none`),
-`ssl_check_hostname` (`true`, `false`), `sentinel_username`, `sentinel_password`. Anything else is
-refused: an option that is silently ignored is a misconfiguration nobody sees.
+`ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` (paths of PEM files), `ssl_cert_reqs` (`required`,
+`optional`, `none`), `ssl_check_hostname` (`true`, `false`), `sentinel_username`,
+`sentinel_password`, `sentinel_password_file`. Anything else is refused: an option that is silently
+ignored is a misconfiguration nobody sees.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,8 +52,10 @@ class StoreAddress:
     tls: bool = False
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: str | None = None
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    sentinel_password_file: str | None = None
     options: Mapping[str, str | float | int | bool] = field(default_factory=dict)
 
     @property
@@ -95,17 +99,28 @@ def _database(text: str) -> int:
     return value
 
 
+def _verification(text: str) -> str:
+    if text not in {"required", "optional", "none"}:
+        raise ValueError("not a way to verify certificates")
+    return text
+
+
+def _path_of_file(text: str) -> str:
+    if not text:
+        raise ValueError("not a path")
+    return text
+
+
 _T = TypeVar("_T")
 
-_CREDENTIALS: Final = ("username", "password", "sentinel_username", "sentinel_password")
 _PARSERS: Final[Mapping[str, Callable[[str], str | float | int | bool]]] = {
     "socket_timeout": _positive_float,
     "socket_connect_timeout": _positive_float,
     "max_connections": _positive_int,
-    "ssl_ca_certs": str,
-    "ssl_certfile": str,
-    "ssl_keyfile": str,
-    "ssl_cert_reqs": str,
+    "ssl_ca_certs": _path_of_file,
+    "ssl_certfile": _path_of_file,
+    "ssl_keyfile": _path_of_file,
+    "ssl_cert_reqs": _verification,
     "ssl_check_hostname": _boolean,
 }
 
@@ -132,17 +147,22 @@ def parse_store_url(url: str) -> StoreAddress:
     if topology is Topology.STANDALONE and len(hosts) != 1:
         raise StoreConfigurationError("a redis:// store URL names exactly one host")
     service, db = _path(split.path, topology)
-    credentials = {name: query.pop(name, None) for name in _CREDENTIALS}
+    user, password, password_file = _who(query, "", user, password)
+    watcher, watcher_password, watcher_file = (
+        _who(query, "sentinel_") if topology is Topology.SENTINEL else (None, None, None)
+    )
     return StoreAddress(
         topology=topology,
         hosts=hosts,
         service=service,
         db=_option("db", query.pop("db"), _database) if "db" in query else db,
         tls=base == "rediss",
-        username=credentials["username"] or user,
-        password=credentials["password"] or password,
-        sentinel_username=credentials["sentinel_username"],
-        sentinel_password=credentials["sentinel_password"],
+        username=user,
+        password=password,
+        password_file=password_file,
+        sentinel_username=watcher,
+        sentinel_password=watcher_password,
+        sentinel_password_file=watcher_file,
         options=_options(query, tls=base == "rediss"),
     )
 
@@ -151,14 +171,30 @@ def _unix(split: SplitResult, query: dict[str, str]) -> StoreAddress:
     if not split.path or split.path == "/":
         raise StoreConfigurationError("a unix:// store URL needs the path of the socket")
     user, password, _ = _credentials(split.netloc)
+    user, password, password_file = _who(query, "", user, password)
     return StoreAddress(
         topology=Topology.STANDALONE,
         socket_path=unquote(split.path),
         db=_option("db", query.pop("db", "0"), _database),
-        username=query.pop("username", None) or user,
-        password=query.pop("password", None) or password,
+        username=user,
+        password=password,
+        password_file=password_file,
         options=_options(query, tls=False),
     )
+
+
+def _who(
+    query: dict[str, str], prefix: str = "", user: str | None = None, password: str | None = None
+) -> tuple[str | None, str | None, str | None]:
+    """Take user, password and password file from `query`; they win over what is before the `@`."""
+    user = query.pop(f"{prefix}username", None) or user
+    password = query.pop(f"{prefix}password", None) or password
+    file = query.pop(f"{prefix}password_file", None) or None
+    if password and file:
+        raise StoreConfigurationError(
+            f"the store URL has both a {prefix}password and {prefix}password_file; choose one"
+        )
+    return user, password, file
 
 
 def _credentials(netloc: str) -> tuple[str | None, str | None, str]:
@@ -203,6 +239,8 @@ def _options(query: Mapping[str, str], *, tls: bool) -> Mapping[str, str | float
         if name not in _PARSERS or (name.startswith("ssl_") and not tls):
             raise StoreConfigurationError(f"the store URL has an unknown option {name!r}")
         options[name] = _option(name, text, _PARSERS[name])
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise StoreConfigurationError("the store URL has ssl_keyfile without ssl_certfile")
     return options
 
 

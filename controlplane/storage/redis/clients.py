@@ -24,6 +24,7 @@ from controlplane.storage.redis.connections import (
     TlsLink,
     UnixLink,
 )
+from controlplane.storage.redis.password_file import PasswordFile
 from controlplane.storage.redis.pools import WaitingPool, WaitingSentinelPool
 from controlplane.storage.redis.scripts import Script
 
@@ -73,8 +74,7 @@ class ClientFactory:
         }
         self._options: dict[str, Any] = {
             **options,
-            "username": address.username,
-            "password": address.password,
+            **_credentials(address.username, address.password, address.password_file),
             "client_name": client_name,
             "protocol": 3,
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
@@ -156,8 +156,11 @@ class ClientFactory:
             sentinel_kwargs={
                 "socket_timeout": self._options["socket_timeout"],
                 "socket_connect_timeout": self._options["socket_connect_timeout"],
-                "username": self._address.sentinel_username,
-                "password": self._address.sentinel_password,
+                **_credentials(
+                    self._address.sentinel_username,
+                    self._address.sentinel_password,
+                    self._address.sentinel_password_file,
+                ),
                 "ssl": self._address.tls,
                 # The next sentinel in the list is the retry.
                 "retry": never_retry(),
@@ -174,6 +177,15 @@ class ClientFactory:
     def _pool_timeout(self) -> float:
         """Seconds to wait for a free connection: as long as for a reply."""
         return float(self._options["socket_timeout"])
+
+
+def _credentials(
+    username: str | None, password: str | None, password_file: str | None
+) -> dict[str, Any]:
+    """Return the options that say who we are; redis-py takes only one kind of them."""
+    if password_file is not None:
+        return {"credential_provider": PasswordFile(username, password_file)}
+    return {"username": username, "password": password}
 
 
 async def close_client(client: Client) -> None:

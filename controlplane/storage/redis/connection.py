@@ -25,6 +25,7 @@ from controlplane.storage.redis.clients import (
     retry_reads,
 )
 from controlplane.storage.redis.errors import map_redis_errors, translate
+from controlplane.storage.redis.refusals import check_tls_files
 from controlplane.storage.redis.scripts import Script, all_scripts
 from controlplane.storage.redis.server_facts import (
     KeyspaceNotifications,
@@ -160,10 +161,12 @@ class StoreConnection:
                 await primary.call("PING")
 
     async def check_server(self) -> ServerFacts:
-        """Verify version and topology, enable notifications, and return what was found.
+        """Verify files, version, topology and rights, enable notifications, return what was found.
 
-        Raises `StoreConfigurationError` when the store cannot be used (see `inspect`).
+        Raises `StoreConfigurationError` when the store cannot be used (see `inspect`), or a file
+        of the URL's `ssl_` options cannot.
         """
+        await check_tls_files(self.address)
         with map_redis_errors():
             return await inspect(self._writes)
 

@@ -29,12 +29,20 @@ _UNAVAILABLE: Final = (
     redis_errors.TryAgainError,  # a slot is moving
     redis_errors.SlotNotCoveredError,
     redis_errors.OutOfMemoryError,  # refused before the write; space may come back
+    redis_errors.NoPermissionError,  # taken away while we run: like a password that was changed
     OSError,  # also the built-in TimeoutError
 )
 
 # Replies that redis-py has no class for. In each the server refused before it ran the command:
 # the disk of the append-only file is full, too few replicas, another script runs for too long.
 _UNAVAILABLE_CODES: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
+
+# What a server answers when the user of the connection may not run a command that a script runs;
+# the last one is Redis 6.2's. A command of ours by itself is redis-py's NoPermissionError.
+_FORBIDDEN_IN_SCRIPT: Final = (
+    "ACL failure in script",
+    "The user executing the script can't",
+)
 
 # redis-py 8.1 raises the bare class both for unreachable nodes and for misuse of its API.
 _UNREACHABLE_CLUSTER: Final = ("Redis Cluster cannot be connected", "All slots are not covered")
@@ -45,7 +53,7 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, _UNAVAILABLE):
         return True
     if isinstance(error, redis_errors.ResponseError):
-        return str(error).startswith(_UNAVAILABLE_CODES)
+        return str(error).startswith((*_UNAVAILABLE_CODES, *_FORBIDDEN_IN_SCRIPT))
     if isinstance(error, redis_errors.RedisClusterException):
         return str(error).startswith(_UNREACHABLE_CLUSTER)
     return False

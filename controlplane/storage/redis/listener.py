@@ -18,6 +18,7 @@ from controlplane.domain.errors import StoreUnavailable
 from controlplane.storage.redis.connection import StoreConnection
 from controlplane.storage.redis.errors import map_redis_errors
 from controlplane.storage.redis.keys import canary_key, keyspace_channel
+from controlplane.storage.redis.refusals import MANUAL
 
 _log: Final = logging.getLogger("fleetplane.store")
 
@@ -26,6 +27,9 @@ _CANARY_TTL_MS: Final = 60_000
 
 # Seconds after which a blocked read looks whether there is something new to subscribe to.
 _READ_SECONDS: Final = 0.25
+
+# Attempts in a row after which a store that says nothing is no accident, such as a stall.
+_WARN_AFTER: Final = 2
 
 # Channels per SUBSCRIBE, so that no command grows without bound.
 _SUBSCRIBE_CHUNK: Final = 1000
@@ -83,6 +87,7 @@ class NotificationListener:
         self._keys: dict[str, str] = {}  # name -> key
         self._names: dict[bytes, str] = {}  # channel -> name
         self._moved = False
+        self._warned = False
         self._canary_channel = b""
         self._canary_confirmed = asyncio.Event()
         self._canary_heard = asyncio.Event()
@@ -113,18 +118,28 @@ class NotificationListener:
             except (StoreUnavailable, redis_errors.RedisError, _StartOver) as error:
                 failures = 1 if self.proven else failures + 1
                 self.proven = False
+                if failures >= _WARN_AFTER and _is_mute(error):
+                    self._warn_once(error)
                 _log.info(
                     "the subscription to the store starts over",
                     extra={"why": str(error), "failures": failures},
                 )
                 await asyncio.sleep(self._pause(failures, error))
 
+    def _warn_once(self, error: Exception) -> None:
+        """Say what to change, when it serves, but does not announce what is written."""
+        if self._warned:
+            return
+        self._warned = True
+        _log.warning(
+            "the store announces no changes, so it is polled: set notify-keyspace-events to K$ and"
+            " let the store's user subscribe",
+            extra={"why": str(_reason(error)), "manual": MANUAL},
+        )
+
     def _pause(self, failures: int, error: Exception) -> float:
         timings = self._timings
-        silent = isinstance(error, redis_errors.RedisError) or (
-            isinstance(error, _StartOver) and error.silent
-        )
-        longest = timings.pause_silent if silent else timings.pause_longest
+        longest = timings.pause_silent if _is_mute(error) else timings.pause_longest
         return float(min(timings.pause_first * 2 ** min(failures - 1, 16), longest))
 
     async def _listen(self) -> NoReturn:
@@ -191,6 +206,7 @@ class NotificationListener:
             await self._within(self._canary_heard, "a canary was not heard")
             if not self.proven:
                 self.proven = True
+                self._warned = False
                 self._on_proof()
             await asyncio.sleep(self._timings.canary_every)
 
@@ -200,6 +216,20 @@ class NotificationListener:
                 await event.wait()
         except TimeoutError:
             raise _StartOver(otherwise, silent=True) from None
+
+
+def _is_mute(error: Exception) -> bool:
+    """Say whether the store serves us, but does not tell us of changes."""
+    if isinstance(error, _StartOver):
+        return error.silent
+    reason = _reason(error)
+    away = isinstance(error, StoreUnavailable)
+    return isinstance(reason, redis_errors.NoPermissionError if away else redis_errors.RedisError)
+
+
+def _reason(error: Exception) -> BaseException:
+    """Return what the store said, if an error of it is behind this one."""
+    return error.__cause__ if isinstance(error, StoreUnavailable) and error.__cause__ else error
 
 
 def _chunks(channels: list[bytes]) -> list[list[bytes]]:

@@ -12,6 +12,8 @@ from redis.asyncio.cluster import ClusterNode
 
 from controlplane.storage.redis.clients import Client
 from controlplane.storage.redis.errors import StoreConfigurationError
+from controlplane.storage.redis.permissions import rehearse
+from controlplane.storage.redis.refusals import refusal_in, refusal_of_sentinels
 
 _log: Final = logging.getLogger("fleetplane.store")
 
@@ -63,6 +65,12 @@ class Primary:
         # redis-py leaves this method untyped
         return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
+    async def ask(self, *command: str) -> Any:
+        """Do the same without following redirections to other nodes."""
+        if self._node is not None:
+            return await self._node.execute_command(*command)
+        return await self.call(*command)
+
 
 async def primaries(client: Client) -> list[Primary]:
     """Return every primary that `client` writes to, ordered by address."""
@@ -74,19 +82,21 @@ async def primaries(client: Client) -> list[Primary]:
 
 
 async def inspect(client: Client) -> ServerFacts:
-    """Look at every primary, and make it announce changes of string keys.
+    """Look at every primary, try what our user may do, and have changes of string keys announced.
 
     Warns in the log when keys may be evicted. Raises `StoreConfigurationError` when a server is
-    too old, refuses the credentials, or is a Cluster node behind a URL that is not a Cluster's;
-    redis-py's own errors when a primary cannot be reached.
+    too old, is a Cluster node behind a URL that is not a Cluster's, refuses the credentials, the
+    certificate or a command that cannot be done without; redis-py's own errors when a primary
+    cannot be reached.
     """
     try:
         found = [await _inspect_one(primary, client) for primary in await primaries(client)]
-    except redis_errors.ConnectionError as error:
-        if _refuses_credentials(error):
-            raise StoreConfigurationError("the store refuses the credentials of its URL") from error
-        raise
-    except redis_errors.RedisClusterException as error:
+    except (redis_errors.RedisError, redis_errors.RedisClusterException) as error:
+        refusal = refusal_in(error)
+        if refusal is None and isinstance(error, redis_errors.ConnectionError):
+            refusal = await refusal_of_sentinels(client, error)
+        if refusal is not None:
+            raise refusal from error
         if "Cluster mode is not enabled" in str(error):
             raise StoreConfigurationError(
                 "the store is not a Cluster; use a redis:// URL"
@@ -117,6 +127,7 @@ async def _inspect_one(primary: Primary, client: Client) -> ServerFacts:
         )
     if is_cluster and isinstance(client, Redis):
         raise StoreConfigurationError("the store is a Cluster; use a redis+cluster:// URL")
+    await rehearse(primary)
     try:
         info = await primary.call("INFO")
     except redis_errors.ResponseError:  # some managed services forbid it
@@ -174,16 +185,6 @@ def _missing_flags(flags: str) -> str:
     keyspace = "" if "K" in flags else "K"
     strings = "" if {"$", "A"} & set(flags) else "$"  # A stands for all classes
     return keyspace + strings
-
-
-def _refuses_credentials(error: BaseException | None) -> bool:
-    """Look through the wrappers that redis-py puts around an error of its handshake."""
-    refusals = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
-    while error is not None:
-        if isinstance(error, refusals):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _version(text: str) -> tuple[int, ...]:
