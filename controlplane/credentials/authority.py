@@ -246,6 +246,7 @@ def retire(ca_dir: Path) -> Roots:
 
 
 def _replace(ca_dir: Path, change: Callable[[Roots], Roots]) -> Roots:
+    read_roots(ca_dir)  # says what is missing better than the lock would
     try:
         with locked(ca_dir):
             roots = change(read_roots(ca_dir))

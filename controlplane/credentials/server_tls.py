@@ -167,11 +167,11 @@ class ServerTls:
         self._version = 0
 
     def tls_credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials of a port that asks for no client certificate."""
+        """Return the credentials of one port, that asks for no client certificate."""
         return self._credentials(demanding=False)
 
     def mtls_credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials of a port that demands a client certificate.
+        """Return the credentials of one port, that demands a client certificate.
 
         Raises:
             CredentialFileError: there is nobody whose certificates could be accepted.
