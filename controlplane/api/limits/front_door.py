@@ -14,6 +14,10 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+PATIENCE: Final = 8.0
+"""How many times the threshold of overload an answer is waited for: twice what writes are refused at
+(`precedence.shed_at`), so that one such wait says all that there is to say."""
+
 _SOCKET: Final = "door"
 
 _log = logging.getLogger("fleetplane.overload")
@@ -22,9 +26,9 @@ _log = logging.getLogger("fleetplane.overload")
 class FrontDoor:
     """A private port of a server and a client of it."""
 
-    def __init__(self, *, patience_seconds: float) -> None:
-        """Wait at most so long for an answer: more than that makes no difference."""
-        self._patience = patience_seconds
+    def __init__(self, *, overload_lag_seconds: float) -> None:
+        """Knock with patience for an overload that begins at `overload_lag_seconds`."""
+        self._patience = PATIENCE * overload_lag_seconds
         self._stub: Any = None  # the published stubs know only synchronous channels
 
     @asynccontextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from controlplane.api.concerns import standard_concerns
 from controlplane.api.drain import Drain
-from controlplane.api.limits.front_door import FrontDoor
+from controlplane.api.limits.front_door import PATIENCE, FrontDoor
 from controlplane.api.pipeline import Pipeline
 from controlplane.api.server import ServerOptions, bind, create_server
 from controlplane.services.store_clock import StoreClock
@@ -36,7 +36,7 @@ class Slow(pb_grpc.RegistryServiceServicer):
 
 @pytest.fixture
 async def served():
-    door = FrontDoor(patience_seconds=5.0)
+    door = FrontDoor(overload_lag_seconds=0.5)
     options = ServerOptions(address="127.0.0.1:0")
     server, _ = create_server(
         options,
@@ -81,7 +81,7 @@ async def test_knocking_is_quick_when_nobody_waits_and_bounded_when_many_do(serv
     begun = loop.time()
     await door.knock()
     assert loop.time() - begun < 1
-    impatient = FrontDoor(patience_seconds=0.1)
+    impatient = FrontDoor(overload_lag_seconds=0.1 / PATIENCE)
     impatient._stub = door._stub
     crowd = [stub.GetAgent(pb.GetAgentRequest(), timeout=30) for _ in range(CALLS)]
     await asyncio.sleep(0)
@@ -92,12 +92,12 @@ async def test_knocking_is_quick_when_nobody_waits_and_bounded_when_many_do(serv
 
 
 async def test_a_closed_door_answers_at_once():
-    await FrontDoor(patience_seconds=5.0).knock()
+    await FrontDoor(overload_lag_seconds=0.5).knock()
 
 
 async def test_without_a_place_for_its_socket_the_door_stays_closed(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
-    door = FrontDoor(patience_seconds=5.0)
+    door = FrontDoor(overload_lag_seconds=0.5)
     server = grpc.aio.server()
     async with door.opened(server):
         await door.knock()
@@ -117,6 +117,6 @@ def entries(place: Path) -> list[int]:
 
 
 async def test_nobody_else_can_enter_and_nothing_stays_behind(place):
-    async with FrontDoor(patience_seconds=5.0).opened(grpc.aio.server()):
+    async with FrontDoor(overload_lag_seconds=0.5).opened(grpc.aio.server()):
         assert entries(place) == [0o700]
     assert entries(place) == []
