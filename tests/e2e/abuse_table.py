@@ -38,6 +38,23 @@ class Abuse:
         return self.what
 
 
+Act = Callable[["Target"], str]
+
+
+def _spoofing(header: str) -> Act:
+    identity = f"spiffe://fleetplane.local/ns/{HERE}/agent/writer"
+    return lambda t: t.list_agents((header, identity))
+
+
+def _enrolling_as(name: str, csr: str) -> Act:
+    return lambda t: t.enrol(t.join_token(), name, csr)
+
+
+def _listing_in(namespace: str) -> Act:
+    request = registry_service_pb2.ListAgentsRequest(namespace=namespace)
+    return lambda t: t.as_admin("RegistryService/ListAgents", request)
+
+
 def _tokens() -> Iterator[Abuse]:
     """Bearer tokens; a good one would list agents."""
 
@@ -95,9 +112,7 @@ def _tokens() -> Iterator[Abuse]:
         yield Abuse(
             f"an identity in the header {header}",
             MISSING,
-            lambda t, header=header: t.list_agents(
-                (header, f"spiffe://fleetplane.local/ns/{HERE}/agent/writer")
-            ),
+            _spoofing(header),
         )
 
 
@@ -124,7 +139,7 @@ def _enrolments() -> Iterator[Abuse]:
         ("no name", ""),
         ("a long name", "w" * 10_000),
     ):
-        yield Abuse(what, WRONG, lambda t, name=name: t.enrol(t.join_token(), name, good))
+        yield Abuse(what, WRONG, _enrolling_as(name, good))
     yield Abuse(
         "a name that the token is not for",
         "PERMISSION_DENIED/PERMISSION_DENIED",
@@ -185,9 +200,7 @@ def _messages() -> Iterator[Abuse]:
         yield Abuse(
             what,
             WRONG,
-            lambda t, namespace=namespace: t.as_admin(
-                "RegistryService/ListAgents", pb.ListAgentsRequest(namespace=namespace)
-            ),
+            _listing_in(namespace),
         )
     yield registers("a zero byte in a name", name="wri\0ter")
     yield registers("an agent that reads backwards", name="\u202eretirw")
