@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 PATIENCE: Final = 8.0
-"""How many times the threshold of overload an answer is waited for: twice what writes are refused at
+"""How many times the threshold of overload an answer is waited for: twice where writes are refused
 (`precedence.shed_at`), so that one such wait says all that there is to say."""
 
 _SOCKET: Final = "door"
