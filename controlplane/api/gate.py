@@ -189,10 +189,19 @@ def enter_namespace(text: str) -> str:
         DomainError: see `Gate.enter`.
     """
     namespace = namespace_of(text)
+    enter_again(namespace)
+    return namespace
+
+
+def enter_again(namespace: str) -> None:
+    """Let the current call into a namespace that an earlier call with the same request was in.
+
+    Raises:
+        DomainError: see `Gate.enter`.
+    """
     call = current_call()
     if call.gate is not None:
         call.gate.enter(call, namespace)
-    return namespace
 
 
 async def confine(call: Call, message: Any) -> None:

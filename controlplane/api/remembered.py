@@ -7,7 +7,7 @@ parsing, nor selecting, nor rendering.
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final
 
-from controlplane.api.gate import enter_namespace
+from controlplane.api.gate import enter_again, enter_namespace
 from controlplane.api.pipeline import decode_request
 from controlplane.api.reply_cache import ReplyCache
 from controlplane.services.read_model import NamespaceView, ReadModel
@@ -55,7 +55,7 @@ class RememberedReplies:
             namespace = enter_namespace(request.namespace)
         else:
             namespace, min_revision = asked
-            enter_namespace(namespace)
+            enter_again(namespace)
             view = self._read_model.view(namespace)
             if view.position.revision >= min_revision:
                 known = self._replies.get(raw, self._version_of(view))

@@ -195,7 +195,7 @@ async def test_a_stream_is_refused_before_its_first_message(place):
 async def test_health_is_answered_to_everybody(place):
     place.judge.refusals = dict.fromkeys(Permission, AgentBanned("default", "mine"))
     async with edge(gate=place.gate, identification=identifying()) as it:
-        check = it.channel.unary_unary("/grpc.health.v1.Health/Check")
+        check: Any = it.channel.unary_unary("/grpc.health.v1.Health/Check")
         assert await check(b"")
     assert place.judge.asked == []
 
@@ -255,7 +255,7 @@ class Raw:
         return b"secret"
 
     def add(self, server: Any) -> None:
-        handler = grpc.unary_unary_rpc_method_handler(self.tell)
+        handler: Any = grpc.unary_unary_rpc_method_handler(self.tell)
         server.add_registered_method_handlers("test.Raw", {"Tell": handler})
 
 
