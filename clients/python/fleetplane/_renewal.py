@@ -5,7 +5,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from fleetplane._calls import Backoff
+from fleetplane._calls import MAX_BACKOFF, Backoff, is_final
 from fleetplane._enrolment import Enroller
 from fleetplane._exceptions import FleetError, Unauthenticated
 
@@ -18,7 +18,7 @@ SLICE: Final = 30.0
 """Longest sleep in seconds: timers stand still while a machine is suspended, lives do not."""
 
 MAX_PAUSE: Final = 60.0
-"""Longest pause in seconds between attempts; a quarter of the time left, if that is shorter."""
+"""Longest pause in seconds between attempts that the daemon refuses; and deadline of a renewal."""
 
 PATIENCE: Final = 5.0
 """Seconds that a refused call waits for the certificate it sets off."""
@@ -87,29 +87,33 @@ class Renewal:
         self._hurry.clear()
         held = self._enroller.held
         half = self._half = max(held.expires_at - held.renew_at, 0.0) if held is not None else 0.0
-        backoff = Backoff(max(min(1.0, half / 20), 0.01), max(min(MAX_PAUSE, half / 4), 0.1))
+        away = Backoff(max(min(1.0, half / 20), 0.01), max(min(MAX_BACKOFF, half / 4), 0.1))
+        shut_out = Backoff(max(min(1.0, half / 20), 0.01), MAX_PAUSE)
         refused = False
         while True:
             left = held.expires_at - time.time() if held is not None else 0.0
-            enrols = refused or left <= 0
-            refused = False
+            enrols, refused = refused or left <= 0, False
             try:
                 if enrols:
                     config = await self._enroller.enrol()
                 else:
                     config = await self._enroller.renew(self._connection, min(left, MAX_PAUSE))
             except (FleetError, OSError, ValueError) as error:
-                self.error = error
-                what = "got with the join token" if enrols else "renewed"
-                _log.warning("the certificate cannot be %s: %s", what, error)
+                self._note(error, "got with the join token" if enrols else "renewed")
                 if isinstance(error, Unauthenticated) and not enrols:
                     refused = True  # it has ended for the daemon: try the join token, now
                     continue
-                retry_after = error.retry_after if isinstance(error, FleetError) else None
+                backoff = shut_out if isinstance(error, FleetError) and is_final(error) else away
+                wait = backoff.next(error.retry_after if isinstance(error, FleetError) else None)
+                await asyncio.sleep(wait if enrols else min(wait, max(left, 0.0)))
             else:
                 self._connection.exchange(config)
                 self._hurry.clear()
                 self.error = None
                 self._replaced.set()
                 return
-            await asyncio.sleep(backoff.next(retry_after))
+
+    def _note(self, error: Exception, what: str) -> None:
+        level = logging.DEBUG if str(error) == str(self.error) else logging.WARNING  # once will do
+        _log.log(level, "the certificate cannot be %s: %s", what, error)
+        self.error = error
