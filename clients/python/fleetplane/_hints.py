@@ -6,8 +6,8 @@ from typing import Final
 BY_REASON: Final[Mapping[str, str]] = {
     "CREDENTIAL_MISSING": "pass token=..., set FLEETPLANE_TOKEN, or run `fleetplane login`",
     "CREDENTIAL_INVALID": "pass another token=... or cert=..., or run `fleetplane login`",
-    "CREDENTIAL_EXPIRED": "get a new one with `fleetplane login` or `fleetplane tokens create`, and "
-    "for agents with join_token=...",
+    "CREDENTIAL_EXPIRED": "get a new one with `fleetplane login` or `fleetplane tokens create`, "
+    "and for agents with join_token=...",
     "CREDENTIAL_REVOKED": "make another one with `fleetplane tokens create`, or for agents with "
     "`fleetplane tokens join create`",
     "AGENT_BANNED": "an operator takes the ban back with `fleetplane auth unban`",
