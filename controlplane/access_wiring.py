@@ -16,6 +16,7 @@ from controlplane.api.gate import Gate
 from controlplane.api.identification import Identification
 from controlplane.api.limits.admission import Admission
 from controlplane.api.limits.call_limits import CallLimits
+from controlplane.api.limits.front_door import FrontDoor
 from controlplane.api.methods import METHODS
 from controlplane.api.pagination import PageTokens
 from controlplane.api.pipeline import Pipeline
@@ -97,7 +98,10 @@ class AccessParts:
             max_streams=settings.max_streams,
         )
         self.gate = Gate(self._authoriser, read_model, ledger, self.limits.entered)
-        self._lag = LagMeter(clock, warn_seconds=settings.overload_lag_seconds)
+        self.front_door = FrontDoor(overload_lag_seconds=settings.overload_lag_seconds)
+        self._lag = LagMeter(
+            clock, warn_seconds=settings.overload_lag_seconds, knock=self.front_door.knock
+        )
         self.admission = Admission(self._lag, overload_lag_seconds=settings.overload_lag_seconds)
         self._sizes = ConfigBytes()
         self.quotas = QuotaKeeper(read_model, self._sizes)

@@ -127,6 +127,7 @@ class App:
                 replica.add_services,
             )
             bound = bind_ports(self._server, options, self._port_credentials())
+            await building.enter_async_context(replica.access.front_door.opened(self._server))
             await self._server.start()
             credentials = self._credentials
             bundle = None if credentials is None else credentials.bundle_file

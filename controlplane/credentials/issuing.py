@@ -90,6 +90,9 @@ def issue_server(
 ) -> KeyPair:
     """Return a new key and a certificate for a server that is reached by these names.
 
+    The root comes last in the chain: nobody trusts it for that, but who was told its fingerprint
+    finds it there (`fleetplane login --ca-fingerprint`).
+
     Args:
         roots: Who signs.
         names: Host names and IP addresses.
@@ -107,7 +110,7 @@ def issue_server(
     )
     return KeyPair(
         key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        chain_pem=pem_of(certificate, *roots.chain),
+        chain_pem=pem_of(certificate, *roots.chain, roots.current),
         not_after=validity[1],
     )
 

@@ -71,7 +71,7 @@ class Enroller:
         self.held = await asyncio.to_thread(self._store.load)
         if self.held is None or not _usable(self.held):
             return await self.enrol()
-        return self._config_with(self.held)
+        return await self._config_with(self.held)
 
     async def enrol(self) -> ChannelConfig:
         """Exchange the join token for a certificate; return the config with it.
@@ -130,11 +130,13 @@ class Enroller:
             await asyncio.to_thread(self._store.save, self.held)
         except OSError as error:  # it works all the same, until the next start
             _log.error("the identity of %s cannot be kept: %s", self._agent_name, error)
-        return self._config_with(self.held)
+        return await self._config_with(self.held)
 
-    def _config_with(self, held: HeldIdentity) -> ChannelConfig:
+    async def _config_with(self, held: HeldIdentity) -> ChannelConfig:
+        # A daemon whose certificate is of another authority sends no roots: those given stay.
+        roots = held.trust_bundle.encode() or await asyncio.to_thread(self._roots)
         tls = TlsConfig(
-            root_certificates=held.trust_bundle.encode() or None,
+            root_certificates=roots,
             certificate_chain=held.certificate_chain.encode(),
             private_key=held.private_key.encode(),
         )

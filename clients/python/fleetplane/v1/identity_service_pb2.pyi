@@ -231,7 +231,9 @@ class IssuedCertificate(_message.Message):
     certificate_chain: _builtins.str
     """PEM: the certificate first, then what joins it to the roots."""
     trust_bundle: _builtins.str
-    """PEM of the roots to trust from now on. Replaces what was trusted before."""
+    """PEM of the roots to trust from now on. Replaces what was trusted before; empty: keep that,
+    because the daemon's own certificate is of another authority.
+    """
     spiffe_id: _builtins.str
     """The identity in it."""
     @_builtins.property
