@@ -134,7 +134,9 @@ class Enroller:
 
     async def _config_with(self, held: HeldIdentity) -> ChannelConfig:
         # A daemon whose certificate is of another authority sends no roots: those given stay.
-        roots = held.trust_bundle.encode() or await asyncio.to_thread(self._roots)
+        roots: bytes | None = held.trust_bundle.encode()
+        if not roots:
+            roots = await asyncio.to_thread(self._roots)
         tls = TlsConfig(
             root_certificates=roots,
             certificate_chain=held.certificate_chain.encode(),

@@ -317,7 +317,8 @@ def test_what_is_no_certificate_is_refused(pem):
 
 def test_the_daemon_s_own_certificate_names_its_host_and_is_for_servers_only(ca_dir):
     pair = opened(ca_dir).server_certificate(["localhost", "127.0.0.1", "::1"])
-    (certificate,) = certificates_in(pair.chain_pem)
+    certificate, root = certificates_in(pair.chain_pem)
+    assert root.subject == root.issuer == certificate.issuer
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
