@@ -45,6 +45,19 @@ def test_a_sentinel_url_names_sentinels_and_a_service():
     assert address.tls
 
 
+def test_a_password_may_be_in_a_file_whose_path_the_url_gives():
+    address = parse_store_url(
+        "rediss+sentinel://fleet@h/service?password_file=/run/secrets/a%20b"
+        "&sentinel_username=watch&sentinel_password_file=/run/c"
+    )
+
+    assert (address.username, address.password) == ("fleet", None)
+    assert address.password_file == "/run/secrets/a b"  # noqa: S105 - a path
+    assert address.sentinel_username == "watch"
+    assert address.sentinel_password_file == "/run/c"  # noqa: S105 - a path
+    assert parse_store_url("unix:///s?password_file=p").password_file == "p"  # noqa: S105 - a path
+
+
 def test_a_cluster_url_names_its_seeds():
     address = parse_store_url("redis+cluster://a:7000,b:7001")
 
@@ -74,6 +87,12 @@ def test_a_cluster_url_names_its_seeds():
         "redis://h?decode_responses=true",
         "redis://h?ssl_ca_certs=x",
         "rediss://h?ssl_check_hostname=perhaps",
+        "rediss://h?ssl_cert_reqs=sometimes",
+        "rediss://h?ssl_ca_certs=",
+        "rediss://h?ssl_keyfile=k",
+        "redis://:p@h?password_file=f",
+        "redis+sentinel://h/s?sentinel_password=p&sentinel_password_file=f",
+        "redis://h?sentinel_password=p",
     ],
 )
 def test_a_wrong_url_is_refused(url):
@@ -138,6 +157,9 @@ def test_a_script_knows_the_name_under_which_servers_cache_it():
         redis_errors.RedisClusterException("Redis Cluster cannot be connected. Please"),
         ConnectionResetError(),
         TimeoutError(),
+        redis_errors.NoPermissionError("User u has no permissions to run the 'get' command"),
+        redis_errors.ResponseError("ACL failure in script: No permissions to access a key"),
+        redis_errors.ResponseError("The user executing the script can't run this command"),
     ],
 )
 def test_a_store_that_does_not_serve_is_unavailable(error: Exception):
