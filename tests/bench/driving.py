@@ -67,7 +67,7 @@ async def in_turns(rounds: int, seconds: float, *loads: Load) -> list[Series]:
 
 def unary_callers(server: Server, method: str, request: bytes, callers: int) -> list[Operation]:
     """Return callers of a unary method; the reply is received, not parsed."""
-    call = unary(server.channel, method)
+    call = unary(server.channel, method, server.metadata)
 
     async def once() -> bytes:
         return await call(request)

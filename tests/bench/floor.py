@@ -1,28 +1,34 @@
 """The floor: a bare grpc.aio server of our services, as a process of its own.
 
-    python -m tests.bench.floor
+    python -m tests.bench.floor [<directory of a certificate authority>]
 
 Same Python, same event loop, same channel options as the daemon; requests are parsed and replies
 serialised as generated stubs do it. A handler returns the canned reply of its method, which a
 client sets by calling `SET_REPLY` with `<full method name>\\0<serialised reply>`. `WatchConfig`
 sends its canned reply at once and again whenever `UpdateConfig` is called; the streams of
-`WatchTasks` take turns in sending theirs, once for each task that is submitted. Prints one JSON
-line `{"event": "serving", "listen": ...}` and ends with SIGTERM.
+`WatchTasks` take turns in sending theirs, once for each task that is submitted. With an
+authority there are two more ports, with the credentials that a daemon would have: `listen_tls`, and
+`listen_mtls`, which demands a certificate. Prints one JSON line `{"event": "serving", "listen":
+...}` and ends with SIGTERM.
 """
 
 import asyncio
 import json
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import grpc
 import uvloop
 from google.protobuf.message_factory import GetMessageClass
 
 from controlplane.api.server import ServerOptions
+from controlplane.credentials.authority import FileAuthority
+from controlplane.credentials.server_tls import ServerTls, SignedIdentity
 from fleetplane.v1 import (
     config_service_pb2,
     policy_service_pb2,
@@ -31,6 +37,9 @@ from fleetplane.v1 import (
 )
 
 SET_REPLY = "/bench.Floor/SetReply"
+
+_TRUST_DOMAIN: Final = "fleetplane.local"
+_CERTIFICATE_SECONDS: Final = 3600.0  # what a daemon would do by default
 
 _WATCH_CONFIG = "/fleetplane.v1.ConfigService/WatchConfig"
 _UPDATE_CONFIG = "/fleetplane.v1.ConfigService/UpdateConfig"
@@ -103,6 +112,8 @@ class Floor:
         if name in (_SUBMIT_TASK, _SUBMIT_TASKS):
 
             async def submit(request: Any, _context: _Context) -> Any:
+                if not self._task_streams:
+                    return replies[name]
                 for _ in request.tasks if name == _SUBMIT_TASKS else (request,):
                     self._task_streams[0].put_nowait(None)
                     self._task_streams.rotate()
@@ -143,21 +154,27 @@ class Floor:
             self._task_streams.remove(own)
 
 
-async def serve() -> None:
+async def serve(ca_dir: Path | None) -> None:
     """Serve until SIGTERM."""
     options = ServerOptions(address="127.0.0.1:0")
     server = grpc.aio.server(options=options.channel_arguments())
     server.add_generic_rpc_handlers(tuple(Floor().handlers()))
-    port = server.add_insecure_port(options.address)
+    ports = {"listen": server.add_insecure_port(options.address)}
+    if ca_dir is not None:
+        authority = FileAuthority.open(ca_dir, _TRUST_DOMAIN, _CERTIFICATE_SECONDS)
+        identity = SignedIdentity(authority, ("127.0.0.1",))
+        tls = ServerTls(identity, lambda: authority.trusted)
+        ports["listen_tls"] = server.add_secure_port(options.address, tls.tls_credentials())
+        ports["listen_mtls"] = server.add_secure_port(options.address, tls.mtls_credentials())
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    line = {"event": "serving", "listen": f"127.0.0.1:{port}", "pid": os.getpid()}
-    print(json.dumps(line), flush=True)
+    listens = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    print(json.dumps({"event": "serving", **listens, "pid": os.getpid()}), flush=True)
     await stop.wait()
     await server.stop(grace=None)
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+        runner.run(serve(Path(sys.argv[1]) if len(sys.argv) > 1 else None))

@@ -8,15 +8,16 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
 from grpc_health.v1 import health_pb2
 
 from tests.bench.floor import SET_REPLY
-from tests.bench.wire import unary
+from tests.bench.wire import Metadata, unary
 
 START_SECONDS = 120.0
 """Longest wait for a server to serve: a start with 100,000 agents on a busy machine."""
@@ -47,6 +48,12 @@ class Server:
     store: psutil.Process | None
     channel: grpc.aio.Channel
     data_dir: Path | None = None
+    announced: Mapping[str, Any] = field(default_factory=dict)
+    """The line with which it said that it serves."""
+    credentials: grpc.ChannelCredentials | None = None
+    """What a connection to `listen` needs; None: it is plain text."""
+    metadata: Metadata = ()
+    """What unary calls carry."""
 
     def cpu_seconds(self) -> tuple[float, float]:
         """Return the CPU that the server and its store have used so far."""
@@ -58,7 +65,17 @@ class Server:
 
     def new_channel(self) -> grpc.aio.Channel:
         """Return a further connection; the caller closes it."""
-        return grpc.aio.insecure_channel(self.listen, options=list(CLIENT_OPTIONS))
+        return open_channel(self.listen, self.credentials)
+
+
+def open_channel(
+    address: str, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.aio.Channel:
+    """Return a connection of its own, over TLS if there are credentials."""
+    options = list(CLIENT_OPTIONS)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -72,6 +89,7 @@ async def daemon(
     *,
     data_dir: Path | None = None,
     module: str = "controlplane",
+    log_level: str = "warning",
 ) -> AsyncIterator[Server]:
     """Run a daemon with its embedded store until SERVING; `data_dir` is kept, else temporary.
 
@@ -83,7 +101,7 @@ async def daemon(
             stack.callback(shutil.rmtree, data_dir, ignore_errors=True)
         command = [
             *(sys.executable, "-m", module, "serve", "--listen", "127.0.0.1:0"),
-            *("--data-dir", str(data_dir), "--log-format", "json", "--log-level", "warning"),
+            *("--data-dir", str(data_dir), "--log-format", "json", "--log-level", log_level),
         ]
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("FLEETPLANE_")},
@@ -95,9 +113,9 @@ async def daemon(
 
 
 @asynccontextmanager
-async def floor() -> AsyncIterator[Server]:
-    """Run the floor."""
-    command = [sys.executable, "-m", "tests.bench.floor"]
+async def floor(ca_dir: Path | None = None) -> AsyncIterator[Server]:
+    """Run the floor; with the authority in `ca_dir` also behind TLS (`floor.py`)."""
+    command = [sys.executable, "-m", "tests.bench.floor", *([str(ca_dir)] if ca_dir else [])]
     async with _running(command, dict(os.environ), None) as server:
         yield server
 
@@ -115,26 +133,40 @@ async def _running(
         *command, stdout=asyncio.subprocess.PIPE, env=environment
     )
     try:
-        listen = await _announced(process)
+        announced = await _announced(process)
+        listen: str = announced["listen"]
+        credentials = _trust(announced.get("ca_bundle"))
         watched = psutil.Process(process.pid)
         stores = [child for child in watched.children() if "valkey" in " ".join(child.cmdline())]
-        channel = grpc.aio.insecure_channel(listen, options=list(CLIENT_OPTIONS))
-        async with channel:
-            yield Server(listen, watched, stores[0] if stores else None, channel, data_dir)
+        async with open_channel(listen, credentials) as channel:
+            yield Server(
+                listen,
+                watched,
+                stores[0] if stores else None,
+                channel,
+                data_dir,
+                announced,
+                credentials,
+            )
     finally:
         await _ended(process)
 
 
-async def _announced(process: asyncio.subprocess.Process) -> str:
-    """Return the address of the line `{"event": "serving", ...}`."""
+def _trust(bundle: str | None) -> grpc.ChannelCredentials | None:
+    """Return what verifies a server whose roots are in a file; None if it has none."""
+    return None if bundle is None else grpc.ssl_channel_credentials(Path(bundle).read_bytes())
+
+
+async def _announced(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    """Return the line `{"event": "serving", ...}`."""
     if process.stdout is None:
         raise RuntimeError("the server's output is not read")
     async with asyncio.timeout(START_SECONDS):
         line = await process.stdout.readline()
     if not line:
         raise RuntimeError("the server ended before it served")
-    listen: str = json.loads(line)["listen"]
-    return listen
+    announced: dict[str, Any] = json.loads(line)
+    return announced
 
 
 async def until_serving(channel: grpc.aio.Channel) -> None:

@@ -1,18 +1,21 @@
 """Calls in bytes: the clients of the benchmark neither render nor parse what they need not."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 
-Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+Metadata = tuple[tuple[str, str], ...]
+Unary = Callable[[bytes], Awaitable[bytes]]
 Replies = grpc.aio.UnaryStreamCall[bytes, bytes]
 Exchange = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
-def unary(channel: grpc.aio.Channel, method: str) -> Unary:
+def unary(channel: grpc.aio.Channel, method: str, metadata: Metadata = ()) -> Unary:
     """Return what calls a unary method."""
-    call: Unary = channel.unary_unary(method)
-    return call
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+    return partial(call, metadata=metadata) if metadata else call
 
 
 def subscribe(channel: grpc.aio.Channel, method: str, request: bytes) -> Replies:

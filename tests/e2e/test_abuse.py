@@ -33,6 +33,8 @@ pytestmark = [pytest.mark.xdist_group("abuse"), pytest.mark.timeout(300)]
 DEADLINE: Final = 20.0
 HANDSHAKE_SECONDS: Final = 1.0
 MEBIBYTE: Final = 1024 * 1024
+IDLE_PERCENT: Final = 30.0
+"""Of one processor: what a daemon takes that nobody calls, and what a busy machine adds."""
 
 
 class Target:
@@ -312,6 +314,24 @@ def _first(call: Any) -> str:
     return "OK"
 
 
+def test_a_connection_that_pings_all_the_time_is_closed(target: Target) -> None:
+    options = [
+        ("grpc.keepalive_time_ms", 50),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    credentials = grpc.ssl_channel_credentials(target.secure.roots)
+    request = registry_service_pb2.WatchAgentsRequest(namespace=HERE).SerializeToString()
+    with grpc.secure_channel(target.secure.address, credentials, options) as channel:
+        watch: Any = channel.unary_stream("/fleetplane.v1.RegistryService/WatchAgents")
+        with pytest.raises(grpc.RpcError) as refused:
+            for _ in watch(request, timeout=DEADLINE, metadata=bearer(target.api_token)):
+                pass
+    error: Any = refused.value
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "ping" in error.details().lower()
+
+
 def test_ten_thousand_refused_calls_leave_nothing_behind(target: Target) -> None:
     def refuse(count: int) -> set[str]:
         return {
@@ -322,6 +342,9 @@ def test_ten_thousand_refused_calls_leave_nothing_behind(target: Target) -> None
     before = target.memory
     assert refuse(10_000) == {"UNAUTHENTICATED/CREDENTIAL_INVALID"}
     assert target.memory - before < 16 * MEBIBYTE
+    process = psutil.Process(target.secure.daemon.pid)
+    process.cpu_percent()
+    assert process.cpu_percent(interval=1.0) < IDLE_PERCENT
 
 
 def test_no_secret_is_ever_written_down(target: Target) -> None:

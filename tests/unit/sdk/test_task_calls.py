@@ -141,7 +141,7 @@ async def test_following_survives_interruptions_and_ends_with_the_last_task(
         (second, TaskState.RUNNING),
         (second, TaskState.FAILED),
     ]
-    assert plane.opened["FollowTasks"] >= 3
+    assert plane.opened["FollowTasks"] >= 2, "once more after the restart, at least"
     assert [task async for task in client.follow_tasks([])] == []
     with pytest.raises(NotFound) as caught:
         await anext(client.follow_tasks(["nobody"]))
