@@ -23,6 +23,8 @@ from tests.bench.workloads import (
     reconnect,
     registration,
     rollouts,
+    secure_beats,
+    secure_calls,
     start,
     task_contention,
     tasks,
@@ -44,10 +46,12 @@ WORKLOADS: Mapping[int, Callable[[Plan], Awaitable[list[Row]]]] = MappingProxyTy
         13: tasks.run,
         14: task_contention.run,
         15: rollouts.run,
+        16: secure_calls.run,
+        17: secure_beats.run,
     }
 )
 
-BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15)
+BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17)
 """8 breaks the daemon on purpose and takes a minute: it runs when it is asked for."""
 
 WORKLOAD_SECONDS = 600.0

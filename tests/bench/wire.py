@@ -24,9 +24,9 @@ def subscribe(channel: grpc.aio.Channel, method: str, request: bytes) -> Replies
     return call(request)
 
 
-def exchange(channel: grpc.aio.Channel, method: str) -> Exchange:
+def exchange(channel: grpc.aio.Channel, method: str, metadata: Metadata = ()) -> Exchange:
     """Open a stream in both directions."""
-    stream: Exchange = channel.stream_stream(method)()
+    stream: Exchange = channel.stream_stream(method)(metadata=metadata)
     return stream
 
 

@@ -20,7 +20,7 @@ CPU_US = 5.0
 FLAT = 1.2
 
 
-def _messages(members: Sequence[Member]) -> list[bytes]:
+def batches_of(members: Sequence[Member]) -> list[bytes]:
     """Return the messages of one stream, all members in each variant."""
     return [
         beats(members[start : start + BATCH], variant=variant).SerializeToString()
@@ -57,7 +57,7 @@ async def _measured(plan: Plan, size: int) -> tuple[Series, Series]:
     """Return the series of daemon and floor under the beats of so many instances."""
     async with daemon() as server, floor() as bare, AsyncExitStack() as stack:
         members = await living_fleet(server.channel, size)
-        messages = [_messages(members[n::STREAMS]) for n in range(STREAMS)]
+        messages = [batches_of(members[n::STREAMS]) for n in range(STREAMS)]
         await can(bare, METHOD, await ask_once(server.channel, METHOD, messages[0][0]))
         measured, compared = await in_turns(
             plan.rounds,

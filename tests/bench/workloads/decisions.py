@@ -41,11 +41,11 @@ BATCHED_PER_SECOND = 100_000
 COALESCED_PER_SECOND = 20_000
 
 
-def _conditions(number: int) -> dict[str, str]:
+def policy_conditions(number: int) -> dict[str, str]:
     return {"action": f"act-{number}", "environment": "production"}
 
 
-def _effect(number: int) -> Effect:
+def policy_effect(number: int) -> Effect:
     return Effect.REQUIRE_APPROVAL if number % 3 == 0 else Effect.DENY
 
 
@@ -70,7 +70,12 @@ def _engine(plan: Plan, sizes: Sequence[int]) -> list[Row]:
     costs: list[float] = []
     for size in sizes:
         policies = [
-            Policy(policy_id=f"p-{n}", action=_effect(n), conditions=_conditions(n), priority=n)
+            Policy(
+                policy_id=f"p-{n}",
+                action=policy_effect(n),
+                conditions=policy_conditions(n),
+                priority=n,
+            )
             for n in range(size)
         ]
         rules = PolicySet.compile(policies, revision=1)
@@ -121,8 +126,8 @@ async def _make_policies(server: Server, made: int, size: int) -> None:
             for n in numbers:
                 await client.create_policy(
                     f"p-{n}",
-                    conditions=_conditions(n),
-                    action=PolicyAction[_effect(n).name],
+                    conditions=policy_conditions(n),
+                    action=PolicyAction[policy_effect(n).name],
                     priority=n,
                     timeout=60,
                 )
@@ -132,14 +137,14 @@ async def _make_policies(server: Server, made: int, size: int) -> None:
                 group.create_task(create())
 
 
-def _item(agent_id: str, number: int) -> pb.EvaluationItem:
+def evaluation_item(agent_id: str, number: int) -> pb.EvaluationItem:
     item = pb.EvaluationItem(agent_id=agent_id, action=f"act-{number}")
     item.context.CopyFrom(to_struct(CLAIMS))
     return item
 
 
 async def _single(plan: Plan, server: Server, bare: Server, agent_id: str, size: int) -> Row:
-    item = _item(agent_id, size // 2)
+    item = evaluation_item(agent_id, size // 2)
     request = pb.EvaluatePolicyRequest(
         agent_id=item.agent_id, action=item.action, context=item.context
     ).SerializeToString()
@@ -152,7 +157,7 @@ async def _single(plan: Plan, server: Server, bare: Server, agent_id: str, size:
 async def _batched(plan: Plan, server: Server, bare: Server, agent_id: str, size: int) -> Row:
     requests = [
         pb.BatchEvaluatePolicyRequest(
-            items=[_item(agent_id, (start + n) % size) for n in range(BATCH)]
+            items=[evaluation_item(agent_id, (start + n) % size) for n in range(BATCH)]
         ).SerializeToString()
         for start in range(0, BATCH * BATCH_CALLERS, BATCH)
     ]

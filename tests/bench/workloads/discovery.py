@@ -21,7 +21,7 @@ FLAT = 1.2
 LOOK_UP_US = 10.0
 
 
-def _spec_of(size: int) -> SpecOf:
+def spec_with_matches(size: int) -> SpecOf:
     """Return specs of which 20, spread over the fleet, have the wanted capabilities."""
     step = size // MATCHING
 
@@ -34,7 +34,7 @@ def _spec_of(size: int) -> SpecOf:
     return spec_of
 
 
-def _questions() -> dict[str, bytes]:
+def questions() -> dict[str, bytes]:
     wanted = pb.AgentFilter(capabilities=WANTED)
     return {
         "Discover": pb.DiscoverRequest(filter=wanted).SerializeToString(),
@@ -45,11 +45,11 @@ def _questions() -> dict[str, bytes]:
 async def run(plan: Plan) -> list[Row]:
     """Measure the calls in each fleet, then the catalogue."""
     rows: list[Row] = []
-    costs: dict[str, list[float]] = {name: [] for name in _questions()}
+    costs: dict[str, list[float]] = {name: [] for name in questions()}
     for size in (plan.sized(1_000, 200), plan.sized(10_000, 400), plan.sized(100_000, 1_000)):
         async with daemon(CALM) as server, floor() as bare:
-            await living_fleet(server.channel, size, _spec_of(size))
-            for name, question in _questions().items():
+            await living_fleet(server.channel, size, spec_with_matches(size))
+            for name, question in questions().items():
                 measured, compared = await _measured(plan, server, bare, name, question)
                 costs[name].append(measured.server_us)
                 what = f"{name}, {MATCHING} of {size:,} agents"
