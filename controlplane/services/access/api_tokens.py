@@ -20,6 +20,7 @@ from controlplane.domain.errors import InvalidArgument, NotReady
 from controlplane.domain.identity import Caller
 from controlplane.services.access.authoriser import Authoriser
 from controlplane.services.access.minting import MAX_ROUNDS, Mint, Minted, contended
+from controlplane.services.access.room import room_for_token
 from controlplane.services.access.standing import Standing
 from controlplane.services.access.token_pages import page_of
 from controlplane.services.families import PLANE
@@ -109,7 +110,9 @@ class ApiTokens:
             InvalidArgument: `name` is not 1-128 characters that print; `role` is unknown.
             RequestIdReused: the request_id was used before; `token_id` in the metadata says which
                 token it made.
-            PermissionDenied: the caller does not administer the namespace, or no longer.
+            PermissionDenied: the caller does not administer the namespace, or no longer, or not for
+                as long as the token is to.
+            QuotaExceeded: the namespace has as many good tokens as it may.
             NamespaceTerminating: the namespace is being removed.
             StoreUnavailable: the store is away.
         """
@@ -128,6 +131,13 @@ class ApiTokens:
             namespace,
             token_id,
             *_creation(token, held),
+            room=lambda: room_for_token(
+                self._read_model.access,
+                Collection.API_TOKENS,
+                namespace,
+                self._clock.store_ms(),
+            ),
+            admin_until_ms=token.expires_at_ms if held is RoleName.ADMIN else None,
             audit=_audit_of_creation(token, held, request),
             request=request,
             caller=caller,
@@ -177,8 +187,7 @@ class ApiTokens:
 
         Expired and revoked ones are listed. Raises NotReady: nothing is loaded yet.
         """
-        held = self._read_model.access.api_tokens.values()
-        own = (token for token in held if token.namespace == namespace)
+        own = self._read_model.access.held_in(Collection.API_TOKENS, namespace).values()
         tokens, cursor = page_of(own, after=after, limit=limit)
         return ApiTokenPage(tokens=tuple(map(self._listed, tokens)), next_cursor=cursor)
 

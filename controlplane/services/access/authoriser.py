@@ -203,7 +203,7 @@ class Authoriser:
         self._remembered[key] = (confined, until_ms)
 
     def _verdict(self, caller: Caller, permission: Permission, namespace: str) -> Verdict:
-        bindings = self._read_model.access.bindings_of(caller.subjects)
+        bindings = self._read_model.access.bindings_of(caller.subjects, namespace)
         return decide(bindings, caller.agent, permission, namespace, self._clock.store_ms())
 
     def _credential(self, caller: Caller, access: AccessView) -> DomainError | None:

@@ -9,6 +9,7 @@ from controlplane.domain.access.records import SYSTEM_NAMESPACE, Ban, ban_key
 from controlplane.domain.identity import Caller
 from controlplane.services.access.authoriser import Authoriser
 from controlplane.services.access.minting import MAX_ROUNDS, contended
+from controlplane.services.access.room import check_room
 from controlplane.services.access.standing import Standing
 from controlplane.services.ports import (
     ABSENT,
@@ -50,6 +51,7 @@ class Bans:
         Raises:
             InvalidArgument: `agent_name` cannot be the name of an agent.
             PermissionDenied: the caller does not administer the namespace, or no longer.
+            QuotaExceeded: the namespace has as many bans as it may.
             StoreUnavailable: too many callers change it at once, or the store is away.
         """
         check_agent_name(agent_name)
@@ -61,6 +63,7 @@ class Bans:
             if record is not None:
                 present: Ban = record.value
                 return present
+            check_room(self._read_model.access, Collection.BANS, namespace)
             transaction = Transaction(
                 namespace=SYSTEM_NAMESPACE,
                 steps=(Put(Collection.BANS, key, ban, ABSENT), *standing),
@@ -109,8 +112,8 @@ class Bans:
         Raises:
             NotReady: nothing is loaded yet.
         """
-        bans = self._read_model.access.bans.values()
-        own = {ban.agent_name: ban for ban in bans if ban.namespace == namespace}
+        bans = self._read_model.access.held_in(Collection.BANS, namespace).values()
+        own = {ban.agent_name: ban for ban in bans}
         names = sorted(own)
         start = bisect_right(names, after) if after else 0
         chosen = names[start : start + limit]

@@ -8,11 +8,12 @@ from controlplane.domain.access.decision import NEVER, has_ended
 from controlplane.domain.access.permissions import EVERYWHERE, Permission, RoleName
 from controlplane.domain.access.records import SYSTEM_NAMESPACE, RoleBinding, binding_id_of
 from controlplane.domain.access.refusals import NamespaceTerminating
-from controlplane.domain.access.subjects import check_subject
+from controlplane.domain.access.subjects import check_subject, is_pattern
 from controlplane.domain.errors import RequestIdReused, StoreUnavailable
 from controlplane.domain.identity import Caller
 from controlplane.domain.namespaces import Namespace, NamespaceState
 from controlplane.services.access.authoriser import Authoriser
+from controlplane.services.access.room import check_room, check_room_for_pattern
 from controlplane.services.access.standing import Standing
 from controlplane.services.ports import (
     ABSENT,
@@ -88,6 +89,8 @@ class Bindings:
         Raises:
             InvalidArgument: field `subject`.
             DomainError: the caller is not admin there; see `Authoriser.authorise`.
+            PermissionDenied: also if the role is admin, for longer than the caller's own right.
+            QuotaExceeded: the namespace has as many bindings, or patterns in them, as it may.
             NamespaceTerminating: the namespace is being removed.
             RequestIdReused: the request_id is known with other content.
             StoreUnavailable: the store is away, or too many callers change it at once.
@@ -112,7 +115,12 @@ class Bindings:
     ) -> RoleBinding:
         namespace, remembered = wanted.namespace, _scoped(request, wanted.namespace)
         for _ in range(MAX_ROUNDS):
-            standing = await self._standing.conditions(caller, Permission.ADMINISTER, namespace)
+            standing = await self._standing.conditions(
+                caller,
+                Permission.ADMINISTER,
+                namespace,
+                admin_until_ms=wanted.expires_at_ms if wanted.role == RoleName.ADMIN else None,
+            )
             if remembered is not None:
                 first = await self._ledger.find_request(SYSTEM_NAMESPACE, remembered)
                 if first is not None:
@@ -120,6 +128,8 @@ class Bindings:
             present = await self._stored(wanted.binding_id)
             if present is not None and self._says_the_same(present, wanted):
                 return present
+            if present is None:
+                self._check_room(wanted)
             unchanged = Expect(revision=present.revision if present is not None else 0)
             transaction = Transaction(
                 namespace=SYSTEM_NAMESPACE,
@@ -172,12 +182,9 @@ class Bindings:
         Raises:
             NotReady: nothing is loaded yet.
         """
+        held = self._read_model.access.held_in(Collection.ROLE_BINDINGS, namespace)
         chosen = sorted(
-            (
-                binding
-                for binding in self._read_model.access.bindings.values()
-                if binding.namespace == namespace and subject in {"", binding.subject}
-            ),
+            (binding for binding in held.values() if subject in {"", binding.subject}),
             key=_sort_key,
         )
         start = bisect_right(chosen, _position(after), key=_sort_key) if after else 0
@@ -213,6 +220,12 @@ class Bindings:
                 continue
             return True
         raise _contended(binding_id)
+
+    def _check_room(self, wanted: RoleBinding) -> None:
+        access, namespace = self._read_model.access, wanted.namespace
+        check_room(access, Collection.ROLE_BINDINGS, namespace)
+        if is_pattern(wanted.subject):
+            check_room_for_pattern(access, namespace)
 
     async def _stored(self, binding_id: str) -> RoleBinding | None:
         (record,) = await self._ledger.read(

@@ -14,6 +14,7 @@ from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.identity import Caller
 from controlplane.services.access.authoriser import Authoriser
 from controlplane.services.access.minting import MAX_ROUNDS, Mint, Minted, contended
+from controlplane.services.access.room import room_for_token
 from controlplane.services.access.standing import Standing
 from controlplane.services.access.token_pages import page_of
 from controlplane.services.ports import (
@@ -102,6 +103,7 @@ class JoinTokens:
             RequestIdReused: the request_id was used before; `token_id` in the metadata says which
                 token it made.
             PermissionDenied: the caller does not administer the namespace, or no longer.
+            QuotaExceeded: the namespace has as many good tokens as it may.
             NamespaceTerminating: the namespace is being removed.
             StoreUnavailable: the store is away.
         """
@@ -125,6 +127,12 @@ class JoinTokens:
             namespace,
             token_id,
             Put(Collection.JOIN_TOKENS, token_id, token, ABSENT),
+            room=lambda: room_for_token(
+                self._read_model.access,
+                Collection.JOIN_TOKENS,
+                namespace,
+                self._clock.store_ms(),
+            ),
             audit=_audit_of_creation(token, request),
             request=request,
             caller=caller,
@@ -141,8 +149,7 @@ class JoinTokens:
             NotReady: nothing is loaded yet.
             StoreUnavailable: the store, which counts the uses, is away.
         """
-        held = self._read_model.access.join_tokens.values()
-        own = (token for token in held if token.namespace == namespace)
+        own = self._read_model.access.held_in(Collection.JOIN_TOKENS, namespace).values()
         tokens, cursor = page_of(own, after=after, limit=limit)
         return JoinTokenPage(tokens=await self._listed(tokens), next_cursor=cursor)
 

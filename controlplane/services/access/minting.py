@@ -1,7 +1,7 @@
 """What making an API token and making a join token have in common."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -85,25 +85,42 @@ class Mint:
         namespace: str,
         token_id: str,
         *steps: Step,
+        room: Callable[[], Sequence[Step]],
+        admin_until_ms: int | None = None,
         audit: AuditEntry,
         request: RequestKey | None,
         caller: Caller,
     ) -> Committed:
         """Commit the steps that make a token, while its maker administers the namespace.
 
+        Args:
+            namespace: Where the token belongs.
+            token_id: Its identity.
+            steps: What makes it.
+            room: Returns the steps that make room for it, mostly none; may refuse.
+            admin_until_ms: Until when it makes its bearer admin there; None: it does not.
+            audit: What the audit says.
+            request: Refuses a repetition.
+            caller: Its maker.
+
         Raises:
             SecretGone: the same request made a token already; named in the metadata.
             RequestIdReused: the request_id was used for something else in this namespace.
-            PermissionDenied: the maker does not administer it, or no longer.
+            PermissionDenied: the maker does not administer it, or no longer, or not for as long
+                as the token is to make somebody else do so.
+            QuotaExceeded: the namespace has as many tokens as it may.
             NamespaceTerminating: it is being removed.
             StoreUnavailable: what the right rests on changes all the time, or the store is away.
         """
         request_id = request.request_id if request is not None else ""
         for _ in range(MAX_ROUNDS):
-            standing = await self._standing.conditions(caller, Permission.ADMINISTER, namespace)
+            standing = await self._standing.conditions(
+                caller, Permission.ADMINISTER, namespace, admin_until_ms=admin_until_ms
+            )
+            is_open = await open_namespace(self._ledger, namespace)
             transaction = Transaction(
                 namespace=SYSTEM_NAMESPACE,
-                steps=(*steps, *standing, *await open_namespace(self._ledger, namespace)),
+                steps=(*steps, *room(), *standing, *is_open),
                 audit=audit,
                 request=_within(namespace, request),
                 answer=token_id,

@@ -2,8 +2,9 @@
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from controlplane.domain.access.permissions import EVERYWHERE
 from controlplane.domain.access.records import (
     ApiToken,
     Ban,
@@ -47,8 +48,10 @@ class AccessView:
         """records.ban_key -> ban"""
         self._exact: dict[str, dict[str, RoleBinding]] = {}
         """subject -> binding_id -> binding"""
-        self._patterns: dict[str, RoleBinding] = {}
-        """binding_id -> binding whose subject is a pattern"""
+        self._patterns: dict[str, dict[str, RoleBinding]] = {}
+        """namespace (or `*`) -> binding_id -> binding whose subject is a pattern"""
+        self._held: dict[tuple[Collection, str], dict[str, Any]] = {}
+        """what is kept, and the namespace that it is about -> key -> record"""
 
     def apply(self, collection: Collection, key: str, value: Any) -> None:
         """Bring one record to its newest state (None: it is gone)."""
@@ -62,24 +65,44 @@ class AccessView:
             case Collection.ROLE_BINDINGS:
                 self._apply_binding(key, value)
             case Collection.API_TOKENS:
-                _set(self.api_tokens, key, value)
+                self._apply_held(collection, self.api_tokens, key, value)
             case Collection.JOIN_TOKENS:
-                _set(self.join_tokens, key, value)
+                self._apply_held(collection, self.join_tokens, key, value)
             case Collection.BANS:
-                _set(self.bans, key, value)
+                self._apply_held(collection, self.bans, key, value)
             case _:
                 raise ValueError(f"{collection} says nothing about access")
 
-    def bindings_of(self, subjects: Iterable[str]) -> list[RoleBinding]:
-        """Return the bindings of a caller known by these subjects, expired ones included."""
+    def held_in(self, collection: Collection, namespace: str) -> Mapping[str, Any]:
+        """Return the bindings, tokens or bans of one namespace (`*`: those that hold everywhere).
+
+        By key; costs the same however many there are in others. Not to be kept.
+        """
+        return self._held.get((collection, namespace), _NOTHING)
+
+    def patterns_in(self, namespace: str) -> int:
+        """Return how many bindings of a namespace have a pattern as their subject."""
+        return len(self._patterns.get(namespace, _NOTHING))
+
+    def bindings_of(
+        self, subjects: Iterable[str], namespace: str | None = None
+    ) -> list[RoleBinding]:
+        """Return the bindings of a caller known by these subjects, expired ones included.
+
+        With a namespace, patterns of others are not even looked at, so that a tenant with many of
+        them costs nobody else anything; what comes back may hold other bindings of others still.
+        """
+        places = self._patterns if namespace is None else (namespace, EVERYWHERE)
+        patterns = [self._patterns[place] for place in places if place in self._patterns]
         found: dict[str, RoleBinding] = {}
         for subject in subjects:
             found.update(self._exact.get(subject, _NONE))
-            found.update(
-                (key, binding)
-                for key, binding in self._patterns.items()
-                if matches(binding.subject, subject)
-            )
+            for some in patterns:
+                found.update(
+                    (key, binding)
+                    for key, binding in some.items()
+                    if matches(binding.subject, subject)
+                )
         return list(found.values())
 
     def ban_of(self, namespace: str, agent_name: str) -> Ban | None:
@@ -87,24 +110,44 @@ class AccessView:
         return self.bans.get(ban_key(namespace, agent_name))
 
     def _apply_binding(self, key: str, binding: RoleBinding | None) -> None:
-        old = self.bindings.pop(key, None)
+        old = self.bindings.get(key)
         if old is not None:
-            self._patterns.pop(key, None)
-            same = self._exact.get(old.subject)
-            if same is not None:
-                same.pop(key, None)
-                if not same:
-                    del self._exact[old.subject]
+            if is_pattern(old.subject):
+                _drop(self._patterns, old.namespace, key)
+            else:
+                _drop(self._exact, old.subject, key)
+        self._apply_held(Collection.ROLE_BINDINGS, self.bindings, key, binding)
         if binding is None:
             return
-        self.bindings[key] = binding
         if is_pattern(binding.subject):
-            self._patterns[key] = binding
+            self._patterns.setdefault(binding.namespace, {})[key] = binding
         else:
             self._exact.setdefault(binding.subject, {})[key] = binding
 
+    def _apply_held(
+        self, collection: Collection, records: dict[str, Any], key: str, value: Any
+    ) -> None:
+        old = records.get(key)
+        if old is not None:
+            _drop(self._held, (collection, old.namespace), key)
+        _set(records, key, value)
+        if value is not None:
+            self._held.setdefault((collection, value.namespace), {})[key] = value
+
 
 _NONE: Final[Mapping[str, RoleBinding]] = {}
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+_Place = TypeVar("_Place")
+
+
+def _drop(index: dict[_Place, dict[str, Any]], place: _Place, key: str) -> None:
+    """Take a key out of an index, and its place with it if nothing is left there."""
+    some = index.get(place)
+    if some is not None:
+        some.pop(key, None)
+        if not some:
+            del index[place]
 
 
 def _set(records: dict[str, Any], key: str, value: Any) -> None:
