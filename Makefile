@@ -7,7 +7,7 @@ GENERATED := clients/python/fleetplane/v1
 PROTOS := $(wildcard protos/fleetplane/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lint types contracts protos protos-fresh breaking docs docs-reference bench lock clean
+.PHONY: help install run demo test check format lint types contracts protos protos-fresh breaking docs docs-reference bench fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ docs: $(STAMP)
 
 bench: $(STAMP) ## Measure against the floor; results in bench-results/
 	$(BIN)/python -m tests.bench
+
+fuzz: $(STAMP) ## Send garbage for FUZZ_SECONDS, 600 by default
+	$(BIN)/python scripts/fuzz.py
 
 lock: ## Resolve the newest allowed versions into requirements/
 	$(BIN)/python -m pip install --quiet uv==0.13.9
