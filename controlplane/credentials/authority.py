@@ -69,6 +69,7 @@ class FileAuthority:
         self._signs_daemon = signs_daemon
         self._wall_clock = wall_clock
         self._watch = FileWatch(ca_dir / KEY_FILE)
+        self._complaint = ""
         self._roots = self._read()
 
     @classmethod
@@ -151,7 +152,8 @@ class FileAuthority:
     def refresh(self) -> bool:
         """Look whether the root was replaced; return whether another one signs from now on.
 
-        A file that cannot be used changes nothing; the log says so.
+        A file that cannot be used changes nothing, and is tried again at every look; the log says
+        so once.
         """
         if not self._watch.changed():
             return False
@@ -159,11 +161,15 @@ class FileAuthority:
             roots = self._read()
             _publish(self._dir)
         except CredentialFileError as error:
-            _log.error(
-                "the certificate authority goes on with the key that it has",
-                extra={"cause": str(error)},
-            )
+            self._watch.look_again()
+            if str(error) != self._complaint:
+                _log.error(
+                    "the certificate authority goes on with the key that it has",
+                    extra={"cause": str(error)},
+                )
+            self._complaint = str(error)
             return False
+        self._complaint = ""
         changed = roots.to_pem() != self._roots.to_pem()
         self._roots = roots
         if changed:
@@ -250,8 +256,11 @@ def _replace(ca_dir: Path, change: Callable[[Roots], Roots]) -> Roots:
     try:
         with locked(ca_dir):
             roots = change(read_roots(ca_dir))
-            replace_file(ca_dir / KEY_FILE, roots.to_pem(), PRIVATE_FILE)
+            # The key comes last: a disk that is full meanwhile has then replaced nothing, and who
+            # tries again does not push earlier roots out. Whoever opens the authority publishes
+            # what its key says.
             _write_public(ca_dir, roots)
+            replace_file(ca_dir / KEY_FILE, roots.to_pem(), PRIVATE_FILE)
     except OSError as error:
         raise CredentialFileError(f"cannot write into {ca_dir}: {error.strerror}") from error
     return roots

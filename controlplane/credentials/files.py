@@ -120,12 +120,24 @@ def _written(path: Path, content: bytes, mode: int) -> Path:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
+            _give_to_owner(fd, path.parent)
             os.fchmod(fd, mode)
             os.fsync(fd)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _give_to_owner(fd: int, directory: Path) -> None:
+    """Make a file that root has written belong to whom the directory belongs to.
+
+    An operator who rotates the root by sudo must not lock out the daemon, which is another user.
+    """
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        with contextlib.suppress(OSError):  # file systems of a network may not let root do that
+            os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 @contextlib.contextmanager
@@ -135,8 +147,10 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         OSError: the directory cannot be written.
     """
-    fd = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(directory / ".lock", flags, PRIVATE_FILE)
     try:
+        _give_to_owner(fd, directory)
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
@@ -149,7 +163,7 @@ class FileWatch:
     def __init__(self, *paths: Path) -> None:
         """Remember the state of the files as it is now."""
         self._paths = paths
-        self._seen = self._states()
+        self._seen: tuple[tuple[int, int, int] | None, ...] = self._states()
 
     def changed(self) -> bool:
         """Return whether a file is other than it was at the last call, or at the beginning."""
@@ -157,6 +171,10 @@ class FileWatch:
         changed = states != self._seen
         self._seen = states
         return changed
+
+    def look_again(self) -> None:
+        """Report a change at the next call whatever is there: what was read was not usable."""
+        self._seen = ()
 
     def _states(self) -> tuple[tuple[int, int, int] | None, ...]:
         return tuple(map(_state, self._paths))

@@ -3,7 +3,7 @@
 import datetime as dt
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
@@ -35,12 +35,18 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 class KeyPair:
     """A private key and the certificates that go with it."""
 
-    key_pem: bytes
-    """PKCS 8, not encrypted."""
+    key_pem: bytes = field(repr=False)
+    """PKCS 8, not encrypted. Never shown."""
     chain_pem: bytes
     """The certificate first, then what joins it to the roots."""
+    not_before: dt.datetime
+    """From when on the certificate is valid."""
     not_after: dt.datetime
-    """Until when the certificate is valid."""
+    """Until when."""
+
+    def is_due(self, now: dt.datetime) -> bool:
+        """Return whether half of its life is over, or `now` is not in it: clocks are set back."""
+        return not self.not_before <= now < self.not_before + (self.not_after - self.not_before) / 2
 
 
 def key_of_request(csr_pem: str) -> PublicKey:
@@ -111,6 +117,7 @@ def issue_server(
     return KeyPair(
         key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         chain_pem=pem_of(certificate, *roots.chain, roots.current),
+        not_before=validity[0],
         not_after=validity[1],
     )
 

@@ -65,13 +65,18 @@ class Roots:
         return cls(key=key, current=current, chain=(), earlier=())
 
     def next(self, now: dt.datetime) -> Self:
-        """Make the root that follows this one, and is trusted by whoever trusts this one."""
+        """Make the root that follows this one, and is trusted by whoever trusts this one.
+
+        A root that has expired is followed all the same, but nobody trusts it any more: then the
+        new one stands alone.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         name, domain = _root_name(self.trust_domain), self.trust_domain
         current = _signed(name, key, domain, now, now + ROOT_LIFE)
-        joined = _signed(
-            name, key, domain, now, self.current.not_valid_after_utc, (self.current, self.key)
-        )
+        until = self.current.not_valid_after_utc
+        if until <= now:
+            return replace(self, key=key, current=current, chain=(), earlier=())
+        joined = _signed(name, key, domain, now, until, (self.current, self.key))
         earlier = (self.current, *self.earlier)[:KEPT_ROOTS]
         return replace(
             self,

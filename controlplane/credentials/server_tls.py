@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from controlplane.credentials.authority import SERVER_LIFE, FileAuthority, WallClock
+from controlplane.credentials.authority import FileAuthority, WallClock
 from controlplane.credentials.files import (
     CredentialFileError,
     FileWatch,
@@ -56,7 +56,7 @@ class SignedIdentity:
         """Return the key and certificate, new ones at half their life or when the roots change."""
         now = dt.datetime.fromtimestamp(self._wall_clock(), tz=dt.UTC)
         signed_by = self._authority.trusted
-        if signed_by != self._signed_by or self._pair.not_after - now < SERVER_LIFE / 2:
+        if signed_by != self._signed_by or self._pair.is_due(now):
             self._signed_by = signed_by
             self._pair = self._authority.server_certificate(self._names)
         return self._pair
@@ -79,7 +79,11 @@ class FileIdentity:
     def current(self) -> KeyPair:
         """Return the key and certificate, read again when one of the files has changed."""
         if self._watch.changed():
-            self._pair = self._read()
+            try:
+                self._pair = self._read()
+            except CredentialFileError:
+                self._watch.look_again()
+                raise
         return self._pair
 
     def _read(self) -> KeyPair:
@@ -95,8 +99,21 @@ class FileIdentity:
             raise CredentialFileError(
                 f"the first certificate in {self._certificate} does not belong to {self._key}"
             )
+        first = chain[0]
+        if not first.not_valid_before_utc <= dt.datetime.now(tz=dt.UTC) < first.not_valid_after_utc:
+            _log.warning(
+                "clients refuse the daemon's certificate: it is not valid at this time",
+                extra={
+                    "file": str(self._certificate),
+                    "valid_from": first.not_valid_before_utc.isoformat(),
+                    "valid_until": first.not_valid_after_utc.isoformat(),
+                },
+            )
         return KeyPair(
-            key_pem=key_pem, chain_pem=pem_of(*chain), not_after=chain[0].not_valid_after_utc
+            key_pem=key_pem,
+            chain_pem=pem_of(*chain),
+            not_before=first.not_valid_before_utc,
+            not_after=first.not_valid_after_utc,
         )
 
 
@@ -112,15 +129,26 @@ class TrustFile:
         self._path = path
         self._watch = FileWatch(path)
         self._roots = self._read()
+        self._complaint = ""
 
     def current(self) -> tuple[x509.Certificate, ...]:
         """Return the roots, read again when the file has changed.
 
-        Raises:
-            CredentialFileError: the file cannot be used any more.
+        A file that cannot be used any more changes nothing; the log says so once.
         """
         if self._watch.changed():
-            self._roots = self._read()
+            try:
+                self._roots = self._read()
+            except CredentialFileError as error:
+                self._watch.look_again()
+                if str(error) != self._complaint:
+                    _log.error(
+                        "TLS goes on with the certificates that it has",
+                        extra={"cause": str(error)},
+                    )
+                self._complaint = str(error)
+            else:
+                self._complaint = ""
         return self._roots
 
     def _read(self) -> tuple[x509.Certificate, ...]:
@@ -165,6 +193,12 @@ class ServerTls:
         self._pair = identity.current()
         self._roots = pem_of(*client_roots())
         self._version = 0
+        self._complaint = ""
+
+    @property
+    def roots(self) -> bytes:
+        """Whose client certificates are accepted where they are demanded, as PEM."""
+        return self._roots
 
     def tls_credentials(self) -> grpc.ServerCredentials:
         """Return the credentials of one port, that asks for no client certificate."""
@@ -184,12 +218,21 @@ class ServerTls:
         return self._credentials(demanding=True)
 
     def refresh(self) -> None:
-        """Take up whatever has changed. What cannot be used is complained of in the log."""
+        """Take up whatever has changed.
+
+        A certificate that cannot be used is complained of once, and keeps no authority trusted.
+        """
+        pair, roots, complaint = self._pair, pem_of(*self._client_roots()), ""
         try:
-            pair, roots = self._identity.current(), pem_of(*self._client_roots())
+            pair = self._identity.current()
         except CredentialFileError as error:
-            _log.error("TLS goes on with the certificates that it has", extra={"cause": str(error)})
-            return
+            complaint = str(error)
+            if complaint != self._complaint:
+                _log.error(
+                    "TLS goes on with the certificates that it has",
+                    extra={"cause": complaint},
+                )
+        self._complaint = complaint
         if (pair, roots) == (self._pair, self._roots):
             return
         self._pair, self._roots = pair, roots

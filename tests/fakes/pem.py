@@ -35,7 +35,8 @@ def ec_key() -> ec.EllipticCurvePrivateKey:
 class OtherAuthority:
     """An authority that is not the built-in one, such as SPIRE or a company's."""
 
-    def __init__(self, name: str = "Other") -> None:
+    def __init__(self, name: str = "Other", *, life: dt.timedelta = dt.timedelta(hours=1)) -> None:
+        self.life = life
         self.key = ec_key()
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.root = self._signed(self.name, self.key.public_key(), [], ca=True)
@@ -70,7 +71,7 @@ class OtherAuthority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(minutes=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
+            .not_valid_after(now + self.life)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if names:

@@ -9,10 +9,10 @@ import grpc
 import pytest
 
 from controlplane.credentials import authority
-from controlplane.credentials.authority import SERVER_LIFE, FileAuthority
+from controlplane.credentials.authority import FileAuthority
 from controlplane.credentials.files import CredentialFileError
 from controlplane.credentials.roots import certificates_in, pem_of
-from controlplane.credentials.server_tls import FileIdentity, ServerTls, SignedIdentity
+from controlplane.credentials.server_tls import FileIdentity, ServerTls
 from tests.fakes.pem import OtherAuthority, csr_pem, ec_key, key_pem
 from tests.fakes.tls_ports import (
     AGENT,
@@ -179,20 +179,6 @@ async def test_a_retired_root_ends_its_certificates_but_not_open_streams(ports, 
         assert await refused(ports.mtls_address, ports.agent(roots=old_trust)) is None
         await echo(stream, b"after")
         await stream.done_writing()
-
-
-async def test_the_server_s_certificate_is_renewed_at_half_its_life(ca_dir):
-    authority.init(ca_dir, DOMAIN)
-    now = [FileAuthority.open(ca_dir, DOMAIN, 60.0).trusted[0].not_valid_before_utc.timestamp()]
-    own = FileAuthority.open(ca_dir, DOMAIN, 60.0, wall_clock=lambda: now[0])
-    identity = SignedIdentity(own, ["127.0.0.1"], wall_clock=lambda: now[0])
-    first = identity.current()
-    now[0] += SERVER_LIFE.total_seconds() / 2 - 1
-    assert identity.current() == first
-    now[0] += 2
-    second = identity.current()
-    assert second.not_after > first.not_after
-    assert second.key_pem != first.key_pem
 
 
 # --- certificates in files ------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """The built-in authority: who may read its key, what it signs, and how its root is replaced."""
 
 import datetime as dt
+import errno
 import multiprocessing
+import os
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from controlplane.credentials import authority
 from controlplane.credentials.authority import FileAuthority
 from controlplane.credentials.certificates import X509Reader
-from controlplane.credentials.files import CredentialFileError
+from controlplane.credentials.files import CredentialFileError, replace_file
 from controlplane.credentials.issuing import MAX_CSR_BYTES
 from controlplane.credentials.roots import KEPT_ROOTS, certificates_in, is_signed_by
 from controlplane.domain.access.refusals import CredentialInvalid
@@ -124,6 +127,60 @@ def test_a_key_without_its_certificate_is_refused(ca_dir, tmp_path):
 def test_an_expired_root_is_refused_with_what_to_do(ca_dir):
     with pytest.raises(CredentialFileError, match="fleetplane ca rotate"):
         opened(ca_dir, at=NOW + 11 * 365 * 86_400)
+
+
+def test_an_expired_root_can_be_replaced_as_it_says(ca_dir):
+    later = NOW + 11 * 365 * 86_400
+    roots = authority.rotate(ca_dir, wall_clock=lambda: later)
+    assert roots.trusted == (roots.current,)
+    assert opened(ca_dir, at=later).trusted == roots.trusted
+
+
+def test_a_rotation_that_finds_the_disk_full_has_not_taken_place(ca_dir, monkeypatch):
+    before = (ca_dir / "ca.key").read_bytes()
+
+    def full(*_arguments: object, **_named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as while_full:
+        while_full.setattr(tempfile, "mkstemp", full)
+        with pytest.raises(CredentialFileError, match="No space left on device"):
+            authority.rotate(ca_dir, wall_clock=lambda: NOW)
+    # The last of the writes, too.
+    written = replace_file
+
+    def full_for_the_key(path: Path, content: bytes, mode: int) -> None:
+        if path.name == "ca.key":
+            full()
+        written(path, content, mode)
+
+    with monkeypatch.context() as nearly_full:
+        nearly_full.setattr(authority, "replace_file", full_for_the_key)
+        with pytest.raises(CredentialFileError, match="No space left on device"):
+            authority.rotate(ca_dir, wall_clock=lambda: NOW)
+    assert (ca_dir / "ca.key").read_bytes() == before
+    running = opened(ca_dir)
+    assert (ca_dir / "bundle.pem").read_bytes() == running.bundle_pem
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_rotation_by_root_leaves_the_files_to_whose_directory_it_is(tmp_path):
+    path = tmp_path / "ca"
+    path.mkdir(mode=0o700)
+    os.chown(path, 65_534, 65_534)
+    authority.init(path, DOMAIN, wall_clock=lambda: NOW)
+    authority.rotate(path, wall_clock=lambda: NOW)
+    assert {one.name: one.stat().st_uid for one in path.iterdir()} == dict.fromkeys(
+        ("ca.key", "ca.pem", "bundle.pem", "chain.pem", ".lock"), 65_534
+    )
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(ca_dir, tmp_path):
+    (ca_dir / ".lock").unlink()
+    (ca_dir / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CredentialFileError, match="cannot write"):
+        authority.rotate(ca_dir, wall_clock=lambda: NOW)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_lost_public_file_is_published_again(ca_dir):
