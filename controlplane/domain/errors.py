@@ -38,6 +38,7 @@ chosen in one place, `controlplane/api/status.py`.
     ├── Unauthenticated
     │   ├── CredentialMissing      CREDENTIAL_MISSING
     │   ├── CredentialInvalid      CREDENTIAL_INVALID     says why, in a word
+    │   │   └── EarlierNamespace   CREDENTIAL_INVALID     of a namespace that was removed
     │   ├── CredentialExpired      CREDENTIAL_EXPIRED
     │   └── CredentialRevoked      CREDENTIAL_REVOKED
     ├── Forbidden

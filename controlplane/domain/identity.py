@@ -53,6 +53,8 @@ class Caller:
             others. Verdicts are remembered by it.
         token_id: Of the API token, else empty.
         expires_at_ms: When the credential ends, in ms since 1970; 0: never.
+        valid_from_ms: From when on the certificate of an agent is valid, if our own authority has
+            signed it, in ms since 1970; 0: for everybody else.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Caller:
     credential: str = ""
     token_id: str = ""
     expires_at_ms: int = 0
+    valid_from_ms: int = 0
 
 
 LOCAL_ADMIN = Caller(name="local-admin", is_admin=True)

@@ -49,7 +49,13 @@ class FakeReader:
     reads: int = 0
 
     def add(
-        self, spiffe_id: str, *, own: bool = True, not_after_ms: int = 2**53, serial: int = 0
+        self,
+        spiffe_id: str,
+        *,
+        own: bool = True,
+        not_before_ms: int = 0,
+        not_after_ms: int = 2**53,
+        serial: int = 0,
     ) -> bytes:
         """Return the PEM of a certificate that says so."""
         pem = f"{'own' if own else 'foreign'} {serial} {spiffe_id}".encode()
@@ -57,7 +63,7 @@ class FakeReader:
             spiffe_id=spiffe_id,
             is_own=own,
             fingerprint=hashlib.sha256(pem).hexdigest(),
-            not_before_ms=0,
+            not_before_ms=not_before_ms,
             not_after_ms=not_after_ms,
         )
         return pem

@@ -10,7 +10,8 @@ from typing import Final
 
 from controlplane.domain.access.permissions import EVERYWHERE, ROLES, Permission, Role, RoleName
 from controlplane.domain.access.records import RoleBinding
-from controlplane.domain.identity import AgentIdentity
+from controlplane.domain.identity import DEFAULT_NAMESPACE, AgentIdentity
+from controlplane.domain.namespaces import Namespace
 
 FREE: Final = frozenset({Permission.PUBLIC, Permission.IDENTIFY})
 """What needs no role, and no namespace."""
@@ -22,6 +23,10 @@ STOPPED_BY_TERMINATION: Final = frozenset(
 
 NEVER: Final = 0
 """In place of a moment in ms: it never comes."""
+
+CERTIFICATE_GRACE_MS: Final = 60_000
+"""A certificate may be valid for so long before its namespace was made: certificates are valid from
+30 s before they are signed, and the clocks of the store and of the signing host differ."""
 
 _OWN_ROLE: Final = ROLES[RoleName.AGENT]
 """What the certificate of an agent gives it, for itself."""
@@ -97,6 +102,21 @@ def has_ended(expires_at_ms: int, now_ms: int) -> bool:
 def earliest(moments_ms: Iterable[int]) -> int:
     """Return the first of several moments; `NEVER` if none of them comes."""
     return min((moment for moment in moments_ms if moment != NEVER), default=NEVER)
+
+
+def predates(valid_from_ms: int, namespace: Namespace | None) -> bool:
+    """Return whether a certificate is of an earlier namespace of the same name.
+
+    Who was an agent of a tenant that was removed must not be one of the next tenant of that name,
+    nor prolong that by renewals.
+
+    Args:
+        valid_from_ms: From when on the certificate is valid; 0: nobody knows.
+        namespace: Where its agent is now; None: it has no record.
+    """
+    if namespace is None or namespace.name == DEFAULT_NAMESPACE or not valid_from_ms:
+        return False  # `default` is never removed; its record may be younger than its agents
+    return namespace.created_at_ms > valid_from_ms + CERTIFICATE_GRACE_MS
 
 
 def role_of(binding: RoleBinding) -> Role | None:

@@ -57,6 +57,13 @@ class CredentialRevoked(Unauthenticated):
         super().__init__(f"{what} {how}", {"token_id": token_id})
 
 
+class EarlierNamespace(CredentialInvalid):
+    """The certificate is of an agent of a namespace that was removed; now there is another one."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, "it was issued for an earlier namespace of this name")
+
+
 class Forbidden(DomainError):
     """The caller is known, and may not do this."""
 

@@ -216,6 +216,7 @@ class Authenticator:
             agent=agent,
             credential=f"cert:{shown.fingerprint}",
             expires_at_ms=shown.not_after_ms,
+            valid_from_ms=shown.not_before_ms if shown.is_own and agent is not None else 0,
         )
 
     def _agent(self, shown: PresentedCertificate) -> AgentIdentity | None:

@@ -13,6 +13,7 @@ from controlplane.domain.access.decision import (
     decide,
     earliest,
     has_ended,
+    predates,
     sufficient_roles,
 )
 from controlplane.domain.access.permissions import EVERYWHERE, Permission
@@ -22,6 +23,7 @@ from controlplane.domain.access.refusals import (
     CredentialExpired,
     CredentialMissing,
     CredentialRevoked,
+    EarlierNamespace,
     NamespaceNotFound,
     NamespaceTerminating,
     PermissionDenied,
@@ -102,7 +104,8 @@ class Authoriser:
             namespace: Where; `EVERYWHERE`: only rights that hold everywhere count.
 
         Raises:
-            Unauthenticated: CredentialMissing, CredentialExpired or CredentialRevoked.
+            Unauthenticated: CredentialMissing, CredentialExpired or CredentialRevoked;
+                EarlierNamespace: the certificate is of an agent of another one of that name.
             AgentBanned: the caller is an agent whose name is banned.
             NamespaceNotFound: there is no such namespace, or the caller has no role there.
             PermissionDenied: it has one, but none with the permission; says which would do.
@@ -206,7 +209,9 @@ class Authoriser:
         bindings = self._read_model.access.bindings_of(caller.subjects, namespace)
         return decide(bindings, caller.agent, permission, namespace, self._clock.store_ms())
 
-    def _credential(self, caller: Caller, access: AccessView) -> DomainError | None:
+    def _credential(  # noqa: PLR0911 - one per way in which a credential ends
+        self, caller: Caller, access: AccessView
+    ) -> DomainError | None:
         if caller.kind is CallerKind.ANONYMOUS:
             return CredentialMissing()
         what = _CREDENTIALS.get(caller.kind, "the credential")
@@ -219,9 +224,12 @@ class Authoriser:
         if has_ended(caller.expires_at_ms, self._clock.store_ms()):
             return CredentialExpired(what)
         agent = caller.agent
-        if agent is not None and access.ban_of(agent.namespace, agent.agent_name) is not None:
+        if agent is None:
+            return None
+        if access.ban_of(agent.namespace, agent.agent_name) is not None:
             return AgentBanned(agent.namespace, agent.agent_name)
-        return None
+        is_earlier = predates(caller.valid_from_ms, access.namespaces.get(agent.namespace))
+        return EarlierNamespace(what) if is_earlier else None
 
 
 def _is_known(access: AccessView, namespace: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from secrets import SystemRandom
 from typing import Final
 
-from controlplane.domain.access.decision import has_ended
+from controlplane.domain.access.decision import has_ended, predates
 from controlplane.domain.access.name_patterns import check_agent_name, matches_name
 from controlplane.domain.access.permissions import Permission
 from controlplane.domain.access.records import (
@@ -26,6 +26,7 @@ from controlplane.domain.access.refusals import (
     CredentialInvalid,
     CredentialMissing,
     CredentialRevoked,
+    EarlierNamespace,
     NoCertificateAuthority,
     PermissionDenied,
 )
@@ -138,6 +139,7 @@ class Enrolment:
             NoCertificateAuthority: there is nothing to sign with.
             CredentialMissing: the caller is not an agent by a certificate that was signed here.
             AgentBanned: its name is banned.
+            EarlierNamespace: its namespace was removed, and is another one now.
             NamespaceTerminating: its namespace is being removed.
             InvalidArgument: field `csr`; see `CertificateAuthority.sign`.
             StoreUnavailable: the store is away, or what the answer rests on changes all the time.
@@ -149,6 +151,7 @@ class Enrolment:
             raise CredentialMissing("the certificate of an agent, signed by this daemon")
         for _ in range(MAX_ROUNDS):
             standing = await self._standing(agent)
+            await self._require_same_namespace(agent, caller)
             issued = self._issue(authority, agent, csr_pem)
             audit = _audit(issued, caller.name, "RenewCertificate", "certificate.renewed")
             transaction = Transaction(namespace=SYSTEM_NAMESPACE, steps=standing, audit=audit)
@@ -189,6 +192,17 @@ class Enrolment:
             raise AgentBanned(agent.namespace, agent.agent_name)
         namespace = await open_namespace(self._ledger, agent.namespace)
         return (Require(Collection.BANS, key, ABSENT), *namespace)
+
+    async def _require_same_namespace(self, agent: AgentIdentity, caller: Caller) -> None:
+        """Check that a certificate is of the namespace that is there now, by the ledger itself.
+
+        To be called once its revision is a condition: what comes after that fails the commit.
+        """
+        (record,) = await self._ledger.read(
+            SYSTEM_NAMESPACE, Collection.NAMESPACES, (agent.namespace,)
+        )
+        if predates(caller.valid_from_ms, record.value if record is not None else None):
+            raise EarlierNamespace("the certificate")
 
     def _issue(
         self, authority: CertificateAuthority, agent: AgentIdentity, csr_pem: str

@@ -28,6 +28,7 @@ class TokenVerifier(Protocol):
         Raises:
             Unauthenticated: CredentialInvalid or CredentialExpired; the text never repeats any part
                 of the token.
+            NotReady: it cannot be told yet, for want of the issuer's keys.
         """
 
 

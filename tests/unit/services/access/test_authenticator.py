@@ -339,3 +339,12 @@ def _seconds(work):
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
+
+
+async def test_from_when_on_it_is_valid_is_known_of_our_own_agents_only(plane):
+    def valid_from(spiffe_id, *, own):
+        pem = plane.reader.add(spiffe_id, own=own, not_before_ms=START_MS)
+        return plane.authenticator.by_certificate(pem).valid_from_ms
+
+    assert valid_from(OWN_AGENT, own=True) == START_MS
+    assert valid_from(FOREIGN_AGENT, own=False) == 0

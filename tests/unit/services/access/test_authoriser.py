@@ -9,6 +9,7 @@ from controlplane.domain.access.refusals import (
     CredentialExpired,
     CredentialMissing,
     CredentialRevoked,
+    EarlierNamespace,
     NamespaceNotFound,
     NamespaceTerminating,
     PermissionDenied,
@@ -283,3 +284,25 @@ async def test_a_use_of_a_token_forgets_nothing(rights):
     await rights.write(Put(Collection.TOKEN_USES, use.token_id, use))
     await rights.follow()
     assert rights.read_model.access.version == version
+
+
+async def test_the_agents_of_a_namespace_that_was_removed_are_none_of_the_next_one(rights):
+    old = agent("acme", "writer", valid_from_ms=rights.now_ms(-3600))
+    assert isinstance(rights.authoriser.objection(old, Permission.READ, "acme"), EarlierNamespace)
+    assert isinstance(rights.authoriser.credential_objection(old), EarlierNamespace)
+    # What was issued for this one is valid from a little before its signing, by another clock.
+    new = agent("acme", "editor", valid_from_ms=rights.now_ms(-45))
+    assert rights.authoriser.authorise(new, Permission.READ, "acme") is True
+
+
+async def test_default_is_never_another_one_even_if_it_gets_its_record_late(rights):
+    old = agent("default", "writer", valid_from_ms=rights.now_ms(-3600))
+    await rights.namespace("default")
+    assert rights.authoriser.authorise(old, Permission.READ, "default") is True
+
+
+async def test_a_change_of_a_namespace_makes_it_no_other_one(rights):
+    old = agent("acme", "writer", valid_from_ms=rights.now_ms())
+    rights.clock.shift(3600)
+    await rights.namespace("acme")
+    assert rights.authoriser.authorise(old, Permission.READ, "acme") is True

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from controlplane.domain.access.refusals import (
     CredentialInvalid,
     CredentialMissing,
     CredentialRevoked,
+    EarlierNamespace,
     NamespaceTerminating,
     NoCertificateAuthority,
     PermissionDenied,
@@ -340,3 +342,10 @@ async def test_an_agent_of_a_namespace_that_is_being_removed_does_not_renew(plan
     await plane.add_namespace(TENANT, NamespaceState.TERMINATING)
     with pytest.raises(NamespaceTerminating):
         await plane.enrolment.renew(GOOD_CSR, caller=agent_caller("ann"))
+
+
+async def test_an_agent_of_an_earlier_namespace_of_that_name_renews_nothing(plane):
+    old = replace(agent_caller("ann"), valid_from_ms=START_MS - HOUR_MS)
+    with pytest.raises(EarlierNamespace):
+        await plane.enrolment.renew(GOOD_CSR, caller=old)
+    assert all(entry.method != "RenewCertificate" for entry in await plane.audit())
