@@ -3,13 +3,16 @@
 Nothing else proves anything; headers that name somebody are not looked at.
 """
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import grpc
 import structlog
 
 from controlplane.api.context import Call
+from controlplane.api.limits.networks import network_of
 from controlplane.domain.access.permissions import Permission
 from controlplane.domain.access.refusals import (
     CredentialInvalid,
@@ -19,17 +22,26 @@ from controlplane.domain.access.refusals import (
     Unauthenticated,
 )
 from controlplane.domain.errors import DomainError
-from controlplane.domain.identity import ANONYMOUS, LOCAL_ADMIN, Caller
+from controlplane.domain.identity import ANONYMOUS, LOCAL_ADMIN, Caller, CallerKind
+from controlplane.domain.token_bucket import TokenBuckets
 from controlplane.telemetry.names import (
     FIELD_CALLER,
     FIELD_METHOD,
     FIELD_PEER,
     FIELD_REASON,
+    FIELD_UNLOGGED,
     LOGGER_API,
 )
 
 METADATA_KEY: Final = "authorization"
 """Metadata in which a caller shows a token, as `Bearer <token>`."""
+
+LOGGED_PER_SECOND: Final = 2.0
+"""Refusals of one caller, or of one network of unknown callers, that are logged; ten seconds' worth
+at once. An entry costs more than a refusal, and floods of them hide the others."""
+
+MAX_LOGGED: Final = 1_000
+"""Callers and networks that are told apart for that."""
 
 _SCHEME: Final = "bearer"
 _CERTIFICATE: Final = "x509_pem_cert"  # grpc's name for what TLS has verified
@@ -49,11 +61,18 @@ class Authenticates(Protocol):
 
 
 class Refusals:
-    """Counts those who were refused for who they are; changes that were refused are logged."""
+    """Counts those who were refused for who they are; changes that were refused are logged.
 
-    def __init__(self) -> None:
+    Of a flood, `LOGGED_PER_SECOND`.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """Count; `now` says the time in seconds that never go back."""
         self.by_reason: Counter[str] = Counter()
         """`ErrorReason` without its prefix -> how many; for metrics."""
+        self._now = now
+        self._budgets = TokenBuckets(MAX_LOGGED)
+        self._unlogged = 0
 
     def note(self, call: Call, error: BaseException | None) -> None:
         """Take note of how a call ended, if that was for want of rights."""
@@ -64,13 +83,20 @@ class Refusals:
             self._log(call, error)
 
     def _log(self, call: Call, error: DomainError) -> None:
+        caller, peer = call.caller, call.context.peer()
+        who = network_of(peer) if caller.kind is CallerKind.ANONYMOUS else caller.name
+        if self._budgets.spend(who, 1, LOGGED_PER_SECOND, self._now()):
+            self._unlogged += 1
+            return
         # Never the text of the error: some of it comes from the caller.
-        fields = {
+        fields: dict[str, object] = {
             FIELD_METHOD: call.method.name,
-            FIELD_CALLER: call.caller.name,
-            FIELD_PEER: call.context.peer(),
+            FIELD_CALLER: caller.name,
+            FIELD_PEER: peer,
             FIELD_REASON: error.reason,
         }
+        if self._unlogged:
+            fields[FIELD_UNLOGGED], self._unlogged = self._unlogged, 0
         _log.warning("change refused", **fields)
 
 

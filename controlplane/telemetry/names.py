@@ -3,7 +3,8 @@
 from typing import Final
 
 LOGGER_ACCESS: Final = "fleetplane.access"
-"""One line per finished call; hot calls at DEBUG, all others at INFO."""
+"""One line per finished call; at DEBUG hot calls and those refused for their number or their
+credential, all others at INFO."""
 
 LOGGER_API: Final = "fleetplane.api"
 """The gRPC edge: listening, draining, defects found while answering a call."""
@@ -31,6 +32,9 @@ FIELD_PEER: Final = "peer"
 
 FIELD_CANCELLED_BY: Final = "cancelled_by"
 """Who ended a CANCELLED call: `client`, `deadline` or `server`."""
+
+FIELD_UNLOGGED: Final = "unlogged"
+"""Entries of this kind that were left out since the last one, because there were too many."""
 
 FIELD_ADDRESS: Final = "address"
 """Address the daemon listens on."""

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from typing import Any
+from typing import Any, Final
 
+import grpc
 import structlog
 
 from controlplane.api.context import Call
@@ -20,21 +21,34 @@ from controlplane.telemetry.names import (
     LOGGER_ACCESS,
 )
 
+_COUNTED: Final = frozenset({"RATE_LIMITED", "OVERLOADED"})
+"""Refusals that come in floods. They are counted (`CallLimits`, `Admission`, `Refusals`), as are
+those of unknown callers; a line for each would cost three times what the refusal does."""
+
 
 def access_log() -> Concern:
-    """Return the concern that logs finished calls: hot methods at DEBUG, the others at INFO.
+    """Return the concern that logs finished calls at INFO.
 
-    A call whose level is off costs one branch.
+    At DEBUG only: hot methods, and calls that were refused for their number or their credential. A
+    call whose level is off costs a branch or two.
     """
     gate = logging.getLogger(LOGGER_ACCESS)
     log: Any = structlog.get_logger(LOGGER_ACCESS)
 
     def after(call: Call, outcome: Outcome) -> None:
-        level = logging.DEBUG if call.method.hot else logging.INFO
+        level = logging.DEBUG if _is_quiet(call, outcome) else logging.INFO
         if gate.isEnabledFor(level):
             log.log(level, "call finished", **_fields(call, outcome))
 
     return Concern(name="access_log", after=after)
+
+
+def _is_quiet(call: Call, outcome: Outcome) -> bool:
+    return (
+        call.method.hot
+        or outcome.code is grpc.StatusCode.UNAUTHENTICATED
+        or outcome.reason in _COUNTED
+    )
 
 
 def _fields(call: Call, outcome: Outcome) -> dict[str, object]:

@@ -16,7 +16,7 @@ from controlplane.api.concerns import standard_concerns
 from controlplane.api.context import Call, current_caller
 from controlplane.api.drain import Drain
 from controlplane.api.gate import Gate
-from controlplane.api.identification import Identification
+from controlplane.api.identification import LOGGED_PER_SECOND, Identification, Refusals
 from controlplane.api.methods import METHODS
 from controlplane.api.pipeline import Pipeline
 from controlplane.api.streams import StreamKeeper
@@ -28,6 +28,7 @@ from controlplane.domain.access.refusals import (
     PermissionDenied,
 )
 from controlplane.domain.identity import ANONYMOUS, LOCAL_ADMIN
+from controlplane.domain.token_bucket import BURST_SECONDS
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import registry_service_pb2_grpc as pb_grpc
 from tests.fakes.callers import Judge, KnownCallers, agent, showing, user
@@ -152,6 +153,23 @@ def test_refusals_are_counted_and_those_of_changes_are_logged_without_secrets(id
             "reason": "CREDENTIAL_EXPIRED",
         }
     ]
+
+
+def test_a_flood_of_refused_changes_is_logged_in_part_and_the_rest_is_told():
+    now = 0.0
+    refusals = Refusals(lambda: now)
+    flood, other = call_of(Shown(), "UpdateAgent"), call_of(Shown(), "UpdateAgent")
+    flood.caller, other.caller = ANN, MINE
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(100):
+            refusals.note(flood, CredentialExpired("the token"))
+        refusals.note(other, CredentialExpired("the token"))
+        now = 1.0
+        refusals.note(flood, CredentialExpired("the token"))
+    assert refusals.by_reason == {"CREDENTIAL_EXPIRED": 102}
+    at_once = round(LOGGED_PER_SECOND * BURST_SECONDS)
+    assert [line["caller"] for line in logged[at_once:]] == [MINE.name, ANN.name]
+    assert [line.get("unlogged") for line in logged[at_once:]] == [100 - at_once, None]
 
 
 async def test_refusals_of_the_gate_are_counted_as_well(identify):

@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from controlplane.api.context import log_fields
+from controlplane.domain.access.refusals import CredentialInvalid, Overloaded, RateLimited
 from controlplane.telemetry.logging import LogFormat, configure_logging
 from controlplane.telemetry.names import LOGGER_ACCESS
 from fleetplane.v1 import registry_service_pb2 as pb
@@ -129,6 +130,23 @@ async def test_a_defect_is_logged_with_its_traceback_and_the_id_the_caller_got(s
 async def test_hot_calls_are_logged_at_debug_only(stream, level, lines):
     logged, _ = await answered(stream, level, method="Discover")
     assert len(logged) == lines
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        CredentialInvalid("the token", "it is not known here"),
+        RateLimited("calls per second", limit=1, per="identity", retry_after_seconds=1.0),
+        Overloaded(),
+    ],
+)
+@pytest.mark.parametrize(("level", "lines"), [("INFO", 0), ("DEBUG", 1)])
+async def test_refusals_that_come_in_floods_are_logged_at_debug_only(stream, refusal, level, lines):
+    async def answer(_request, _context):
+        raise refusal
+
+    logged, _ = await answered(stream, level, answer=answer)
+    assert [line["reason"] for line in logged] == [refusal.reason] * lines
 
 
 @pytest.mark.parametrize("by", ["client", "deadline", "server"])
