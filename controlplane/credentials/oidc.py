@@ -84,6 +84,7 @@ class OidcVerifier:
         Raises:
             Unauthenticated: CredentialInvalid or CredentialExpired; the text never repeats any part
                 of the token.
+            NotReady: the issuer's keys are not known yet.
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise _invalid("it is too long")
@@ -154,9 +155,15 @@ def _seconds(claims: Mapping[str, Any], claim: str) -> float | None:
     value = claims.get(claim)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise _invalid(f"its {claim!r} is not a moment")
-    return value
+    try:
+        seconds = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise _invalid(f"its {claim!r} is not a moment")
+    return seconds
 
 
 def _name(value: Any, what: str) -> str:

@@ -36,6 +36,14 @@ class TestHistory:
         assert await world.ledger.read_history(NS, "h", limit=0) == []
         assert await world.ledger.read_history(NS, "unknown") == []
 
+    async def test_revisions_beyond_every_stream_id_are_only_far_away(self, world):
+        await world.ledger.commit(transaction(Append("h", 1)))
+        everything = await world.ledger.read_history(NS, "h", limit=1000)
+        for far in (2**63, 2**64 - 1, 2**64, 2**70):
+            found = await world.ledger.read_history(NS, "h", before=far, limit=1000)
+            assert found == everything
+            assert await world.ledger.read_audit(NS, after=far) == []
+
     async def test_entries_carry_the_numbers_of_their_commit(self, world):
         layer = ConfigLayer(scope=LayerScope(LayerKind.NAMESPACE), values={"a": 1})
         await world.ledger.commit(transaction(put_name("k")))

@@ -29,6 +29,9 @@ CHANGES_KEEP: Final = 10_000
 """Change entries per namespace: how far a replica or a resuming watcher may lag without a resync.
 About 150 bytes each; a minute at 160 commits a second."""
 
+# A server refuses larger ones as malformed; no revision gets near, but callers may name any.
+_LAST_STREAM_ID: Final = 2**64 - 1
+
 _COMMIT: Final = load_script("commit")
 _REGISTER_NAMESPACE: Final = load_script("register_namespace")
 
@@ -112,7 +115,8 @@ class RedisLedger:
         """
         if limit <= 0 or (before is not None and before <= 0):
             return []
-        newest = "+" if before is None else f"({before}-0"
+        unbounded = before is None or before > _LAST_STREAM_ID
+        newest = "+" if unbounded else f"({before}-0"
         entries: Any  # redis-py types replies as every shape at once
         with map_redis_errors():
             entries = await self._connection.reads.xrevrange(
@@ -127,7 +131,7 @@ class RedisLedger:
         self, namespace: str, *, after: int = 0, limit: int = 100
     ) -> list[tuple[int, int, AuditEntry]]:
         """Return (revision, at_ms, entry), oldest first; see `Ledger.read_audit`."""
-        if limit <= 0:
+        if limit <= 0 or after >= _LAST_STREAM_ID:
             return []
         entries: Any  # redis-py types replies as every shape at once
         with map_redis_errors():
