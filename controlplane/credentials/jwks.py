@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
+from controlplane.domain.errors import NotReady
 from controlplane.security_settings import ASYMMETRIC_ALGORITHMS
 from controlplane.services.ports import Clock
 
@@ -105,10 +106,13 @@ class IssuerKeys:
         """Return the key that a token names, or the only one that fits if it names none.
 
         Raises:
-            UnknownKey: there is none; the issuer will be asked whether it has new ones.
+            UnknownKey: there is none.
+            NotReady: that cannot be told yet: the issuer has never answered, or is about to be
+                asked whether it has new ones. Its tokens are then neither good nor bad, and who
+                shows one should come again instead of giving up.
         """
         if not self._by_id:
-            raise UnknownKey("the keys of the issuer are not known yet")
+            raise NotReady("the keys of the token issuer are not known yet")
         if key_id is None:
             fitting = [one for some in self._by_id.values() for one in some if one.fits(algorithm)]
             if len(fitting) != 1:
@@ -117,6 +121,8 @@ class IssuerKeys:
         known = self._by_id.get(key_id)
         if known is None:
             self._wanted = True
+            if self._clock.monotonic() - self._asked_at >= ASK_AGAIN_SECONDS:
+                raise NotReady("the token issuer is asked whether it has new keys")
             raise UnknownKey("it is signed with a key that the issuer does not publish")
         for one in known:
             if one.fits(algorithm):

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any, Final
@@ -146,14 +147,32 @@ def _get(url: str) -> bytes:
     opener = urllib.request.build_opener(
         _NoRedirects, *((urllib.request.ProxyHandler({}),) if is_here else ())
     )
+    deadline = time.monotonic() + FETCH_TOTAL_SECONDS
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - see check_url
     try:
         with opener.open(request, timeout=FETCH_SECONDS) as answer:
-            content: bytes = answer.read(MAX_ANSWER_BYTES + 1)
+            content = _read(answer, deadline)
     except (URLError, OSError, http.client.HTTPException, ValueError) as error:
         raise KeysUnavailable(f"{url}: {error}") from None
     if len(content) > MAX_ANSWER_BYTES:
         raise KeysUnavailable(f"{url}: the answer is longer than {MAX_ANSWER_BYTES} bytes")
+    return content
+
+
+def _read(answer: Any, deadline: float) -> bytes:
+    """Return an answer, or its beginning if it is too long.
+
+    Raises:
+        TimeoutError: it comes drop by drop. Nobody waits for it any more, and its thread is needed.
+    """
+    content = b""
+    while len(content) <= MAX_ANSWER_BYTES:
+        part = answer.read1(MAX_ANSWER_BYTES + 1 - len(content))
+        if not part:
+            break
+        content += part
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer takes too long")
     return content
 
 

@@ -1,6 +1,7 @@
 """Where the keys of an identity provider come from, and what becomes of them when it is away."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from controlplane.credentials.jwks import (
 from controlplane.credentials.jwks_sources import MAX_ANSWER_BYTES, check_url, key_source
 from controlplane.credentials.oidc import OidcVerifier
 from controlplane.domain.access.refusals import CredentialInvalid
+from controlplane.domain.errors import NotReady
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.eventually import eventually
 from tests.fakes.issuer import AUDIENCE, DESCRIPTION_PATH, KEYS_PATH, Issuer, running_issuer
@@ -113,7 +115,8 @@ async def test_an_issuer_that_is_away_at_the_start_is_asked_until_it_answers(iss
     running = asyncio.create_task(keys.run())
     try:
         await eventually("asked", lambda: clock.sleepers == 1)
-        assert refusal(one, token) == "the keys of the issuer are not known yet"
+        with pytest.raises(NotReady, match="not known yet"):
+            one.verify(token)
         described = {"issuer": issuer.url, "jwks_uri": issuer.url + KEYS_PATH}
         issuer.answer(DESCRIPTION_PATH, described)
         await clock.advance(RETRY_SECONDS + 1)
@@ -186,6 +189,43 @@ async def test_an_issuer_that_does_not_answer_is_given_up(clock, monkeypatch):
             assert not await IssuerKeys(key_source(url, ""), clock).refresh()
         finally:
             hung.set()
+
+
+async def test_an_answer_that_comes_drop_by_drop_holds_no_thread(clock, monkeypatch):
+    monkeypatch.setattr(jwks_sources, "FETCH_TOTAL_SECONDS", 0.3)
+    hung_up = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        hung_up.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with asyncio.timeout(10):
+        assert not await IssuerKeys(key_source(url, ""), clock).refresh()
+        await hung_up.wait()
+    server.close()
+
+
+async def test_a_token_with_a_new_key_may_come_again_once_the_issuer_was_asked(issuer, keys, clock):
+    one = verifier(issuer, keys)
+    issuer.keys["new"] = ec.generate_private_key(ec.SECP256R1())
+    issuer.publish()
+    token = issuer.token("new", "ES256", exp=NOW + 60)
+    await clock.advance(ASK_AGAIN_SECONDS + 1)
+    with pytest.raises(NotReady, match="is asked whether it has new keys"):
+        one.verify(token)
+    assert await keys.refresh()
+    assert one.verify(token).user == "ann"
+    issuer.keys["unpublished"] = ec.generate_private_key(ec.SECP256R1())
+    token = issuer.token("unpublished", "ES256", exp=NOW + 60)
+    assert "does not publish" in refusal(one, token)
 
 
 async def test_keys_in_a_file_are_read_again_when_it_changes(issuer, clock, tmp_path):
