@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import grpc
 
 from controlplane.api.methods import Method
-from controlplane.domain.identity import LOCAL_ADMIN, Caller
+from controlplane.domain.identity import ANONYMOUS, LOCAL_ADMIN, Caller
 from controlplane.services.read_model import NamespaceView
 from controlplane.telemetry.names import FIELD_METHOD, FIELD_REQUEST_ID
 
@@ -41,7 +41,7 @@ class Call:
     Attributes:
         method: Its row in `METHODS`.
         context: grpc's side of it.
-        caller: Set by the concern `authentication`.
+        caller: Set by the concern `authentication`; nobody before that.
         gate: Who lets it pass; None where nobody is asked.
         namespace: Where the gate has let it in, `*` for everywhere; empty before that.
         confined: Set by the gate: the caller may only speak about the agent that it is.
@@ -75,7 +75,9 @@ class Call:
         self.method = method
         self.context = context
         self.gate = gate
-        self.caller: Caller = LOCAL_ADMIN
+        # Nobody, until it is known who calls: whoever refuses the call earlier must not name an
+        # administrator, and whatever forgets to ask must not make one.
+        self.caller: Caller = LOCAL_ADMIN if gate is None else ANONYMOUS
         self.namespace = ""
         self.confined = False
         self.admitted = gate is None

@@ -79,7 +79,7 @@ class Refusals:
         if not isinstance(error, Unauthenticated | Forbidden | NamespaceNotFound):
             return
         self.by_reason[error.reason] += 1
-        if call.method.audited:
+        if call.method.is_change:
             self._log(call, error)
 
     def _log(self, call: Call, error: DomainError) -> None:

@@ -41,6 +41,17 @@ class Scope(StrEnum):
     """Everywhere, whatever the request says."""
 
 
+_CHANGES: Final = frozenset(
+    {
+        Permission.REPORT,
+        Permission.SUBMIT,
+        Permission.OPERATE,
+        Permission.APPROVE,
+        Permission.ADMINISTER,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """The row of one RPC.
@@ -71,6 +82,11 @@ class Method:
     def service(self) -> str:
         """Full name of the service, such as `fleetplane.v1.RegistryService`."""
         return self.name[1:].partition("/")[0]
+
+    @property
+    def is_change(self) -> bool:
+        """True for what may change something: who was refused it is logged."""
+        return self.audited or self.permission in _CHANGES
 
     @property
     def is_infrastructure(self) -> bool:

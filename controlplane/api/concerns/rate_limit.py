@@ -1,7 +1,7 @@
 """Charges calls to whoever makes them."""
 
 from controlplane.api.context import Call
-from controlplane.api.limits.call_limits import CallLimits
+from controlplane.api.limits.call_limits import CallLimits, is_free_stream
 from controlplane.api.methods import Method, RateClass
 from controlplane.api.pipeline import Concern, Outcome
 
@@ -21,7 +21,8 @@ def rate_limit(limits: CallLimits, *, authenticates: bool) -> Concern:
         limits.left(call)
 
     def wanted(method: Method) -> bool:
-        limited = method.rate_class is not RateClass.FREE
-        return limited and (authenticates or method.rate_class is RateClass.STREAM)
+        if method.rate_class is RateClass.FREE:
+            return is_free_stream(method)
+        return authenticates or method.rate_class is RateClass.STREAM
 
     return Concern(name="rate_limit", before=limits.arrived, after=after, wanted=wanted)

@@ -25,6 +25,10 @@ MAX_CALLERS: Final = 10_000
 MAX_NAMESPACES: Final = 10_000
 """Namespaces, likewise."""
 
+SHARE_OF_PROBES: Final = 10
+"""Streams that need no credential, which are watches of health and reflection, may be one for so
+many of the others: everybody who reaches the port can open them, and each takes some 20 KB."""
+
 _NO_QUOTAS: Final = Quotas()
 _NOWHERE: Final = (Scope.NONE, Scope.EVERYWHERE)  # about no namespace
 
@@ -74,15 +78,26 @@ class CallLimits:
         self._streams = StreamCounts(
             per_caller=streams_per_caller, per_replica=max_streams, draw=draw
         )
+        self._probes = StreamCounts(
+            per_caller=streams_per_caller,
+            per_replica=max(max_streams // SHARE_OF_PROBES, 1),
+            draw=draw,
+        )
+        """Apart: who needs no credential must not use up what agents need."""
 
     def arrived(self, call: Call) -> None:
         """Charge a call to its caller; if it is a stream, count it.
+
+        A stream of the class FREE is charged to nobody, but counted for the network it comes from.
 
         Raises:
             RateLimited: per `identity` or `address`.
             Overloaded: this replica has as many open streams as it may.
         """
         try:
+            if is_free_stream(call.method):
+                self._probes.open(call, network_of(call.context.peer()), per="address")
+                return
             payer = self._charge(call)
             if call.method.rate_class is RateClass.STREAM:
                 self._streams.open(call, payer)
@@ -118,6 +133,8 @@ class CallLimits:
         """Give back what a call has held."""
         if call.method.rate_class is RateClass.STREAM:
             self._streams.close(call)
+        elif is_free_stream(call.method):
+            self._probes.close(call)
 
     def beat_budget(self, caller: Caller) -> BeatBudget:
         """Return the budget of a heartbeat stream that begins."""
@@ -132,7 +149,7 @@ class CallLimits:
 
     @property
     def open_streams(self) -> int:
-        """Streams that are open on this replica, of all kinds."""
+        """Streams that are open on this replica, but for those of health and reflection."""
         return len(self._streams)
 
     def streams_of(self, namespace: str) -> int:
@@ -190,6 +207,11 @@ _QUOTA_OF_STREAM: Final[Mapping[Permission, Quota]] = {
     Permission.REPORT: Quota.STREAMS,  # of agents: heartbeats and tasks
     Permission.READ: Quota.WATCHES,
 }
+
+
+def is_free_stream(method: Method) -> bool:
+    """Say whether it is a stream that anybody may open, such as a watch of health."""
+    return method.rate_class is RateClass.FREE and method.max_deadline_seconds is None
 
 
 def _waits(method: Method) -> bool:

@@ -53,16 +53,17 @@ class StreamCounts:
         """Return how many are open in a namespace that count towards `quota`."""
         return self._by_place.get((quota, namespace), 0)
 
-    def open(self, call: Call, payer: str) -> None:
+    def open(self, call: Call, payer: str, *, per: str = "identity") -> None:
         """Count a stream that begins.
 
         Args:
             call: The stream; `close` it at its end.
             payer: Whose it is; empty for somebody without a bound.
+            per: What `payer` is, for the refusal.
 
         Raises:
             Overloaded: this replica has as many as it may; another one may have room.
-            RateLimited: per `identity`.
+            RateLimited: `per` that.
         """
         is_other = call.method.name != HEARTBEAT
         if len(self._open) >= self._per_replica or (
@@ -74,7 +75,7 @@ class StreamCounts:
         if payer:
             held = self._by_payer.get(payer, 0)
             if held >= self._per_caller:
-                raise self._too_many("open streams", self._per_caller, "identity")
+                raise self._too_many("open streams", self._per_caller, per)
             self._by_payer[payer] = held + 1
         self._others += is_other
         self._open[call] = _Open(payer)

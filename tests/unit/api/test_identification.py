@@ -155,6 +155,31 @@ def test_refusals_are_counted_and_those_of_changes_are_logged_without_secrets(id
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"), [("GetAgent", 0), ("Discover", 0), ("Heartbeat", 1), ("Register", 1)]
+)
+def test_refused_changes_are_logged_however_often_they_are_made(name, lines):
+    refusals = Refusals()
+    with structlog.testing.capture_logs() as logged:
+        refusals.note(call_of(Shown(), name), CredentialExpired("the token"))
+    assert len(logged) == lines
+
+
+def test_refused_work_is_logged_though_it_is_too_frequent_to_be_audited_by_address():
+    submit: Any = METHODS["/fleetplane.v1.TaskService/SubmitTask"]
+    shown: Any = Shown()
+    refusals = Refusals()
+    with structlog.testing.capture_logs() as logged:
+        refusals.note(Call(submit, shown), CredentialExpired("the token"))
+    assert [line["method"] for line in logged] == [submit.name]
+
+
+def test_a_call_is_nobodys_until_it_is_known_who_makes_it():
+    gate: Any = object()
+    context: Any = Shown()
+    assert Call(METHODS[REGISTRY + "GetAgent"], context, gate).caller is ANONYMOUS
+
+
 def test_a_flood_of_refused_changes_is_logged_in_part_and_the_rest_is_told():
     now = 0.0
     refusals = Refusals(lambda: now)

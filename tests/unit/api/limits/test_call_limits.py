@@ -23,6 +23,7 @@ DRAIN = "/fleetplane.v1.LifecycleService/GetDrain"
 STOP = "/fleetplane.v1.LifecycleService/EmergencyStop"
 DIAGNOSIS = "/grpc.channelz.v1.Channelz/GetServers"
 HEALTH = "/grpc.health.v1.Health/Check"
+HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 CHANGE_NAMESPACE = "/fleetplane.v1.NamespaceService/UpdateNamespace"
 WHO_AM_I = "/fleetplane.v1.IdentityService/WhoAmI"
 BURST = 50
@@ -143,6 +144,30 @@ def test_nothing_is_charged_for_health_and_without_credentials_only_streams_are_
     call.method, call.namespace = METHODS[DIAGNOSIS], "*"
     world.limits.entered(call)
     assert world.limits.calls_per_second_of("*") == 0
+
+
+def test_streams_that_need_no_credential_are_bounded_per_network_and_apart_from_the_others():
+    world = World(streams_per_caller=3, max_streams=50)
+    opened = [world.call(HEALTH_WATCH, ANONYMOUS) for _ in range(3)]
+    with pytest.raises(RateLimited) as refused:
+        world.call(HEALTH_WATCH, ANONYMOUS, peer="ipv4:192.0.2.1:2")
+    assert refused.value.metadata["per"] == "address"
+    for network in (7, 8):
+        peer = f"ipv4:192.0.2.{network}:1"
+        opened.append(world.call(HEALTH_WATCH, ANONYMOUS, peer=peer))
+    with pytest.raises(Overloaded):
+        world.call(HEALTH_WATCH, ANONYMOUS, peer="ipv4:192.0.2.9:1")
+    world.call(WATCH)
+    assert world.limits.open_streams == 1
+    for call in opened:
+        world.limits.left(call)
+    world.call(HEALTH_WATCH, ANONYMOUS)
+
+
+@pytest.mark.parametrize("authenticates", [True, False])
+def test_watches_of_health_are_counted_and_its_checks_are_not(authenticates):
+    wanted = rate_limit(World().limits, authenticates=authenticates).wanted
+    assert [wanted(METHODS[name]) for name in (HEALTH, HEALTH_WATCH)] == [False, True]
 
 
 def test_a_namespace_has_a_budget_that_all_its_callers_share():
