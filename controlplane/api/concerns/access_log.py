@@ -23,7 +23,7 @@ from controlplane.telemetry.names import (
 
 _COUNTED: Final = frozenset({"RATE_LIMITED", "OVERLOADED"})
 """Refusals that come in floods. They are counted (`CallLimits`, `Admission`, `Refusals`), as are
-those of unknown callers; a line for each would cost three times what the refusal does."""
+those of unknown callers; an entry costs a third of what the refused call does."""
 
 
 def access_log() -> Concern:
