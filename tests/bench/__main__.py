@@ -20,6 +20,7 @@ from tests.bench.workloads import (
     decisions,
     discovery,
     memory,
+    neighbours,
     reconnect,
     registration,
     rollouts,
@@ -48,10 +49,11 @@ WORKLOADS: Mapping[int, Callable[[Plan], Awaitable[list[Row]]]] = MappingProxyTy
         15: rollouts.run,
         16: secure_calls.run,
         17: secure_beats.run,
+        18: neighbours.run,
     }
 )
 
-BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17)
+BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17, 18)
 """8 breaks the daemon on purpose and takes a minute: it runs when it is asked for."""
 
 WORKLOAD_SECONDS = 600.0

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -93,7 +94,7 @@ async def daemon(
 ) -> AsyncIterator[Server]:
     """Run a daemon with its embedded store until SERVING; `data_dir` is kept, else temporary.
 
-    `module` is run in place of the daemon's own.
+    `module` is run in place of the daemon's own. What it logs below WARNING is thrown away.
     """
     async with AsyncExitStack() as stack:
         if data_dir is None:
@@ -107,7 +108,9 @@ async def daemon(
             **{k: v for k, v in os.environ.items() if not k.startswith("FLEETPLANE_")},
             **(settings or {}),
         }
-        server = await stack.enter_async_context(_running(command, environment, data_dir))
+        quiet = log_level == "warning"
+        running = _running(command, environment, data_dir, None if quiet else subprocess.DEVNULL)
+        server = await stack.enter_async_context(running)
         await until_serving(server.channel)
         yield server
 
@@ -127,10 +130,13 @@ async def can(floor: Server, method: str, reply: bytes) -> None:
 
 @asynccontextmanager
 async def _running(
-    command: Sequence[str], environment: Mapping[str, str], data_dir: Path | None
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    data_dir: Path | None,
+    errors: int | None = None,
 ) -> AsyncIterator[Server]:
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, env=environment
+        *command, stdout=subprocess.PIPE, stderr=errors, env=environment
     )
     try:
         announced = await _announced(process)
@@ -149,7 +155,7 @@ async def _running(
                 credentials,
             )
     finally:
-        await _ended(process)
+        await ended(process)
 
 
 def _trust(bundle: str | None) -> grpc.ChannelCredentials | None:
@@ -184,7 +190,8 @@ async def until_serving(channel: grpc.aio.Channel) -> None:
         call.cancel()
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """Stop a process, by force if it does not follow."""
     if process.returncode is not None:
         return
     process.terminate()

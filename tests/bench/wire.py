@@ -18,10 +18,12 @@ def unary(channel: grpc.aio.Channel, method: str, metadata: Metadata = ()) -> Un
     return partial(call, metadata=metadata) if metadata else call
 
 
-def subscribe(channel: grpc.aio.Channel, method: str, request: bytes) -> Replies:
+def subscribe(
+    channel: grpc.aio.Channel, method: str, request: bytes, metadata: Metadata = ()
+) -> Replies:
     """Open a stream of replies."""
     call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
-    return call(request)
+    return call(request, metadata=metadata)
 
 
 def exchange(channel: grpc.aio.Channel, method: str, metadata: Metadata = ()) -> Exchange:
