@@ -14,6 +14,7 @@ from controlplane.domain.access.decision import (
     earliest,
     has_ended,
     predates,
+    role_of,
     sufficient_roles,
 )
 from controlplane.domain.access.permissions import EVERYWHERE, Permission
@@ -129,14 +130,24 @@ class Authoriser:
             return None
         return self._credential(caller, self._read_model.access)
 
-    def is_visible(self, caller: Caller, namespace: str) -> bool:
-        """Return whether a namespace exists as far as the caller can tell."""
-        if not self._authenticates:
-            return True
-        access = self._read_model.access
-        if not _is_known(access, namespace):
-            return False
-        return self.is_admin(caller) or self._verdict(caller, Permission.READ, namespace).visible
+    def places_of(self, caller: Caller) -> frozenset[str] | None:
+        """Return the namespaces where a caller has a role, those included that do not exist.
+
+        None: in all of them. Costs what the caller's own rights are, not what there is.
+        """
+        if self.is_admin(caller):
+            return None
+        now_ms = self._clock.store_ms()
+        places = {
+            binding.namespace
+            for binding in self._read_model.access.bindings_of(caller.subjects)
+            if role_of(binding) is not None and not has_ended(binding.expires_at_ms, now_ms)
+        }
+        if EVERYWHERE in places:
+            return None
+        if caller.agent is not None:
+            places.add(caller.agent.namespace)
+        return frozenset(places)
 
     def is_admin(self, caller: Caller) -> bool:
         """Return whether a caller may do everything, whatever the bindings say."""

@@ -56,8 +56,8 @@ class Sight(Protocol):
     def authenticates(self) -> bool:
         """Whether callers have to show who they are."""
 
-    def is_visible(self, caller: Caller, namespace: str) -> bool:
-        """Return whether a namespace exists as far as the caller can tell."""
+    def places_of(self, caller: Caller) -> frozenset[str] | None:
+        """Return the namespaces where a caller has a role; None: in all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,15 +148,11 @@ class Namespaces:
 
         Only those that the caller may see, and none of the plane's own.
         """
-        names = self._names()
-        chosen: list[str] = []
-        for name in names[bisect_right(names, after) :]:
-            if not self._sight.is_visible(caller, name):
-                continue
-            if len(chosen) == limit:
-                return self._rendered(chosen, next_cursor=chosen[-1])
-            chosen.append(name)
-        return self._rendered(chosen, next_cursor="")
+        names = self._names(self._sight.places_of(caller))
+        start = bisect_right(names, after)
+        chosen = names[start : start + limit]
+        more = start + limit < len(names)
+        return self._rendered(chosen, next_cursor=chosen[-1] if more else "")
 
     async def update(self, name: str, change: NamespaceChange, *, caller: Caller) -> Namespace:
         """Change a namespace; one without an object, such as `default`, gets one by it.
@@ -236,8 +232,12 @@ class Namespaces:
             return True
         raise _contended(name)
 
-    def _names(self) -> Sequence[str]:
-        names = {DEFAULT_NAMESPACE, *self._read_model.access.namespaces}
+    def _names(self, places: frozenset[str] | None) -> Sequence[str]:
+        """Return the namespaces that there are, of some places or of all."""
+        known = self._read_model.access.namespaces
+        if places is not None:
+            return sorted(name for name in places if name == DEFAULT_NAMESPACE or name in known)
+        names = {DEFAULT_NAMESPACE, *known}
         if not self._sight.authenticates:
             names.update(
                 name

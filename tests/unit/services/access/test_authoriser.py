@@ -45,7 +45,7 @@ def test_without_authentication_everybody_may_do_everything_anywhere():
         for namespace in ("default", "never-made", EVERYWHERE):
             for caller in (LOCAL_ADMIN, ANONYMOUS, ANN):
                 assert rights.authoriser.authorise(caller, permission, namespace) is False
-    assert rights.authoriser.is_visible(ANONYMOUS, "never-made")
+    assert rights.authoriser.places_of(ANONYMOUS) is None
     assert rights.authoriser.credential_objection(ANONYMOUS) is None
     assert rights.authoriser.is_admin(ANN)
 
@@ -89,7 +89,6 @@ async def test_a_namespace_unseen_and_one_that_is_not_are_refused_alike(rights):
 async def test_even_an_administrator_has_no_rights_in_a_namespace_that_is_not(rights, caller):
     with pytest.raises(NamespaceNotFound):
         rights.authoriser.authorise(caller, Permission.READ, "never-made")
-    assert not rights.authoriser.is_visible(caller, "never-made")
     assert rights.authoriser.authorise(caller, Permission.ADMINISTER, "acme") is False
     assert rights.authoriser.authorise(caller, Permission.ADMINISTER, EVERYWHERE) is False
 
@@ -191,15 +190,14 @@ async def test_an_agent_is_confined_to_itself_at_home_and_unknown_elsewhere(righ
     assert isinstance(
         rights.authoriser.objection(writer, Permission.OPERATE, "acme"), PermissionDenied
     )
-    assert rights.authoriser.is_visible(writer, "acme")
-    assert not rights.authoriser.is_visible(writer, "umbra")
+    assert rights.authoriser.places_of(writer) == {"acme"}
 
 
 async def test_the_admins_of_the_settings_need_no_binding():
     rights = Rights(admins=frozenset({"group:ops"}))
     await rights.namespace("acme")
     assert rights.authoriser.authorise(ANN, Permission.ADMINISTER, EVERYWHERE) is False
-    assert rights.authoriser.is_visible(ANN, "acme")
+    assert rights.authoriser.places_of(ANN) is None
     assert rights.authoriser.is_admin(ANN)
     assert not rights.authoriser.is_admin(user("ann"))
 
@@ -306,3 +304,18 @@ async def test_a_change_of_a_namespace_makes_it_no_other_one(rights):
     rights.clock.shift(3600)
     await rights.namespace("acme")
     assert rights.authoriser.authorise(old, Permission.READ, "acme") is True
+
+
+async def test_the_places_of_a_caller_are_those_where_it_can_tell_that_a_namespace_exists(rights):
+    await rights.namespace("umbra")
+    await rights.bind("user:ann", "viewer", "umbra", expires_at_ms=rights.now_ms(60))
+    await rights.bind("user:root", "viewer", EVERYWHERE)
+    callers = [ANN, user("bob"), user("root"), agent("umbra", "writer"), LOCAL_ADMIN]
+    for passed in (0, 61):
+        rights.clock.shift(passed)
+        for caller in callers:
+            places = rights.authoriser.places_of(caller)
+            for name in ("acme", "umbra", "default"):
+                refusal = rights.authoriser.objection(caller, Permission.READ, name)
+                visible = not isinstance(refusal, NamespaceNotFound)
+                assert visible is (places is None or name in places), (caller.name, name)
