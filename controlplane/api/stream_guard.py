@@ -30,6 +30,13 @@ LOOK_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.1
 """At least this long between two looks: a burst of changes costs ten of them a second."""
 
+PAUSES_PER_LOOK: Final = 4
+"""A pause is at least this many times as long as the look before it: whoever changes rights without
+end makes everything be judged anew, and must not take more than a fifth of everybody's time."""
+
+LONGEST_PAUSE_SECONDS: Final = 1.0
+"""But no longer, because a stream must end within 5 s."""
+
 AT_ONCE: Final = 500
 """Judged before others get their turn: half a millisecond while verdicts are remembered."""
 
@@ -138,8 +145,10 @@ class StreamGuard:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await news.wait()
+                begun = self._clock.monotonic()
                 await self.look()
-                await self._clock.sleep(PAUSE_SECONDS)
+                pause = PAUSES_PER_LOOK * (self._clock.monotonic() - begun)
+                await self._clock.sleep(min(max(pause, PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
 
     async def look(self) -> None:
         """Judge everything that is open once."""

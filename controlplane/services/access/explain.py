@@ -7,7 +7,11 @@ from typing import Final
 from controlplane.domain.access.decision import FREE, sufficient_roles
 from controlplane.domain.access.permissions import EVERYWHERE, Permission, RoleName
 from controlplane.domain.access.records import RoleBinding
-from controlplane.domain.access.refusals import ForeignAgent, PermissionDenied
+from controlplane.domain.access.refusals import (
+    ForeignAgent,
+    NamespaceNotFound,
+    PermissionDenied,
+)
 from controlplane.domain.access.subjects import TOKEN, check_subject, is_pattern
 from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import AgentIdentity, Caller, CallerKind
@@ -110,10 +114,30 @@ class AccessCheck:
         whom = _checked(subjects)
         if not whom and not self._authoriser.authenticates:
             return self._open(caller, permission, place)
-        if not set(whom) <= set(caller.subjects):
-            self._authoriser.authorise(caller, Permission.AUDIT, place)
-        asked = self._stand_in(whom) if whom else caller
+        if set(whom) <= set(caller.subjects):
+            asked = self._stand_in(whom) if whom else caller
+            return self._explained(asked, needed, place, agent_name)
+        self._authoriser.authorise(caller, Permission.AUDIT, place)
+        asked = self._stand_in(whom)
+        if self._is_strange(asked, permission, place):
+            return self._refused(permission, NamespaceNotFound(place).message)
         return self._explained(asked, needed, place, agent_name)
+
+    def _is_strange(self, asked: Caller, permission: Permission, namespace: str) -> bool:
+        """Return whether an auditor of a namespace must not learn if a credential is good.
+
+        That of an agent or a program without a role there is another tenant's: whether it is
+        banned, revoked or there at all is not his to know.
+        """
+        if permission is Permission.PUBLIC or namespace == EVERYWHERE:
+            return False
+        if asked.agent is None and not asked.token_id:
+            return False
+        token = self._read_model.access.api_tokens.get(asked.token_id)
+        if token is not None and token.namespace == namespace:
+            return False
+        places = self._judge.places_of(asked)
+        return places is not None and namespace not in places
 
     def _open(self, caller: Caller, permission: Permission, namespace: str) -> Explanation:
         """Answer a caller of a daemon that authenticates nobody."""
@@ -131,23 +155,29 @@ class AccessCheck:
         self, asked: Caller, needed: Needed, namespace: str, agent_name: str
     ) -> Explanation:
         permission = needed.permission
-        grants: tuple[RoleBinding, ...] = ()
         try:
             confined = self._judge.authorise(asked, permission, namespace)
             if confined:
                 _check_confined(asked, needed, namespace, agent_name)
         except DomainError as refusal:
-            allowed, words = False, refusal.message
-        else:
-            allowed = True
-            if permission not in FREE:
-                grants = self._judge.grants(asked, permission, namespace)
-            words = self._why(asked, permission, grants)
+            return self._refused(permission, refusal.message)
+        grants: tuple[RoleBinding, ...] = ()
+        if permission not in FREE:
+            grants = self._judge.grants(asked, permission, namespace)
         return Explanation(
-            allowed=allowed,
+            allowed=True,
+            permission=permission,
+            words=self._why(asked, permission, grants),
+            grants=grants,
+            sufficient_roles=sufficient_roles(permission),
+        )
+
+    def _refused(self, permission: Permission, words: str) -> Explanation:
+        return Explanation(
+            allowed=False,
             permission=permission,
             words=words,
-            grants=grants,
+            grants=(),
             sufficient_roles=sufficient_roles(permission),
         )
 

@@ -194,6 +194,28 @@ async def test_a_burst_of_news_costs_one_look_per_pause(place, monkeypatch):
             assert len(place.judge.asked) == 2
 
 
+@pytest.mark.parametrize(("took", "pause"), [(0.1, 0.4), (9.0, 1.0)])
+async def test_looks_that_take_long_are_made_more_rarely(place, monkeypatch, took, pause):
+    monkeypatch.setattr(stream_guard, "LOOK_SECONDS", 3600.0)
+    authorise = place.judge.authorise
+
+    def slowly(*asked):
+        place.clock.shift(took)
+        return authorise(*asked)
+
+    monkeypatch.setattr(place.judge, "authorise", slowly)
+    async with running(place):
+        with place.guard.watching(place.call(), Ends()):
+            await asyncio.sleep(0)
+            place.hub.notify((access_topic(),))
+            await eventually("it rests", lambda: place.clock.sleepers == 1)
+            place.hub.notify((access_topic(),))
+            await place.clock.advance(pause - 0.01)
+            assert len(place.judge.asked) == 1
+            await place.clock.advance(0.02)
+            assert len(place.judge.asked) == 2
+
+
 async def test_a_wait_ends_with_the_refusal(place):
     enter_call(place.call())
     forever: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -189,7 +189,7 @@ async def test_a_question_about_a_token_knows_whether_it_is_good(rights, check):
     about = {"subjects": ["token:at-1"]}
     assert check.explain(AUDITOR, UPDATE, "acme", **about).allowed
     unknown = check.explain(AUDITOR, UPDATE, "acme", subjects=["token:at-0"])
-    assert unknown.words == "the API token does not exist any more"
+    assert unknown.words == "no namespace 'acme'"  # as of a token of somebody else
     rights.clock.shift(60)
     assert check.explain(AUDITOR, UPDATE, "acme", **about).words == "the API token has expired"
     await rights.revoke(token)
@@ -248,3 +248,20 @@ async def test_without_authentication_others_are_judged_as_they_will_be():
     assert check.explain(LOCAL_ADMIN, UPDATE, "default", subjects=["group:ops"]).allowed
     refused = check.explain(LOCAL_ADMIN, UPDATE, "default", subjects=["user:bob"])
     assert not refused.allowed
+
+
+@pytest.mark.parametrize("action", [UPDATE, WHO_AM_I, "identify"])
+async def test_an_auditor_of_one_namespace_learns_nothing_about_credentials_of_another(
+    rights, check, action
+):
+    await rights.ban("umbra", "spy")
+    await rights.token("at-good", "umbra")
+    await rights.revoke(await rights.token("at-bad", "umbra"))
+    home = f"spiffe://{TRUST_DOMAIN}/ns/umbra/agent/"
+    asked = [f"{home}spy", f"{home}writer", "token:at-good", "token:at-bad", "token:at-none"]
+    answers = [check.explain(AUDITOR, action, "acme", subjects=[subject]) for subject in asked]
+    assert {(one.allowed, one.words) for one in answers} == {(False, "no namespace 'acme'")}
+    # Once one has a role here, whether it is good is the auditor's business.
+    await rights.bind("token:at-bad", "viewer", "acme")
+    answer = check.explain(AUDITOR, action, "acme", subjects=["token:at-bad"])
+    assert "was revoked" in answer.words
