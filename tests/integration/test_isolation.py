@@ -202,6 +202,25 @@ async def test_an_agent_asks_about_itself_only(place):
     assert await refused(asked_many("mine-1", "other-1")) == "FOREIGN_AGENT"
 
 
+async def test_an_agent_does_not_learn_who_changed_the_configuration_of_all_and_why(place):
+    change = config_service_pb2.UpdateConfigRequest(
+        scope=config_service_pb2.ConfigScope(), reason="secret plans"
+    )
+    change.set.update({"model": "small"})
+    await place.replica.config.UpdateConfig(change, metadata=AS_ROOT)
+    asked = config_service_pb2.GetConfigRequest(
+        scope=config_service_pb2.ConfigScope(agent_name="mine"), explain=True
+    )
+
+    async def layer(who):
+        answer = await place.replica.config.GetConfig(asked, metadata=who)
+        (found,) = [one for one in answer.layers if one.revision]
+        return found.values["model"], found.author, found.reason
+
+    assert await layer(AS_ROOT) == ("small", "user:root", "secret plans")
+    assert await layer(AS_MINE) == ("small", "", "")
+
+
 async def test_an_agent_reads_and_watches_its_own_configuration_only(place):
     scope, config = config_service_pb2.ConfigScope, place.replica.config
     for wanted, reason in (

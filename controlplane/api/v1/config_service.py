@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from controlplane.api.context import current_caller
+from controlplane.api.context import current_call, current_caller
 from controlplane.api.convert.configs import (
     change_from_proto,
     changed_to_proto,
@@ -74,6 +74,11 @@ class ConfigService(pb_grpc.ConfigServiceServicer):
         if request.explain:
             response.sources.extend(sources_to_proto(config))
             response.layers.extend(layer_to_proto(x) for x in self._configs.layers(view, scope))
+            if current_call().confined:
+                # Who changed what for the whole namespace, and why, is not about the agent.
+                for layer in response.layers:
+                    layer.ClearField("author")
+                    layer.ClearField("reason")
         return response
 
     async def UpdateConfig(
