@@ -26,6 +26,7 @@ from controlplane.api.server import (
     create_server,
 )
 from controlplane.credentials.admin_token import AdminTokenFile
+from controlplane.credentials.files import CredentialFileError
 from controlplane.credentials.opening import Credentials, open_credentials
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.services.access.api_tokens import ApiTokens
@@ -202,6 +203,14 @@ class App:
             _log.warning(
                 "cannot tell whether there is an administrator: the store is away",
                 extra={"file": str(file.kept)},
+            )
+        except CredentialFileError as error:
+            # Nothing was made. There may be administrators by OIDC or by the settings, and agents
+            # need none: this is no reason not to serve.
+            _log.error(
+                "there is no administrator with an API token, and no place for the first one's:"
+                " give the daemon a data_dir that it can write, or name admins",
+                extra={"cause": str(error)},
             )
         else:
             file.settle(is_good=made is not None)

@@ -8,8 +8,9 @@ from controlplane.cli.styles import printable
 from fleetplane import FleetError, Reason
 
 _TRUST: Final = (
-    "--ca FILE names the authority that vouches for it (`fleetplane ca show` on its machine), and "
-    "--address must be a name or address in the certificate"
+    "--ca FILE names the authority that vouches for it, `fleetplane login --ca-fingerprint` fetches"
+    " it (`fleetplane ca show` on its machine tells both);\n"
+    "--address must be a name or address in the certificate, and the clocks must agree"
 )
 
 _NOT_TRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
@@ -83,7 +84,8 @@ def unreachable(text: str, call: Globals) -> tuple[str, str]:
             f"the daemon at {address} ends the connection",
             "its port may demand a client certificate: --cert and --key"
             if trust.tls
-            else f"it may speak TLS only: --ca FILE, or {_login(call)}",
+            else f"it may speak TLS only: --ca FILE, or {_login(call)} with --ca-fingerprint;"
+            " `fleetplane ca show` on its machine tells both",
         )
     return (
         f"no daemon answers at {address}",

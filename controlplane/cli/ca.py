@@ -116,7 +116,7 @@ def _settings(**chosen: Any) -> "Settings":
     except ValidationError as error:
         problem = error.errors()[0]
         field = "".join(f"{part}: " for part in problem["loc"])
-        raise WrongInput(f"{field}{problem['msg']}") from None
+        raise WrongInput(f"{field}{problem['msg'].removeprefix('Value error, ')}") from None
 
 
 def _done(action: Callable[[], _Result]) -> _Result:
@@ -141,6 +141,10 @@ def _show(call: Globals, directory: Path) -> None:
     columns += [Column("VALID FROM"), Column("VALID UNTIL"), Column("TRUST DOMAIN")]
     write(table(columns, [tuple(one.values()) for one in described]))
     note(f"trust {directory / authority.BUNDLE_FILE}; back up {directory / authority.KEY_FILE}")
+    note(
+        "without that file, on another machine: fleetplane login -a HOST:PORT"
+        f" --ca-fingerprint sha256:{described[0]['fingerprint']}"
+    )
 
 
 def _as_value(directory: Path, roots: "Roots", described: list[dict[str, str]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -14,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"  # where the command line looks by itself
+
+_EVERY_ADDRESS = ("0.0.0.0", "[::]")  # noqa: S104 - compared with, not bound
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -108,7 +111,8 @@ def serve(
     except ValidationError as error:
         for problem in error.errors():
             field = "".join(f"{part}: " for part in problem["loc"])
-            typer.echo(f"fleetplane: {field}{problem['msg']}", err=True)
+            message = problem["msg"].removeprefix("Value error, ")
+            typer.echo(f"fleetplane: {field}{message}", err=True)
         raise typer.Exit(EXIT_USAGE) from None
     raise typer.Exit(run(settings, is_worker=worker))
 
@@ -252,10 +256,13 @@ def _announce(settings: Any, serving: Any, *, is_worker: bool) -> None:
     command, at = _command(), "" if serving.listen == DEFAULT_ADDRESS else f" -a {serving.listen}"
     # The demo has no credentials, so it is for daemons that want none.
     demo = "" if secure else f"\n          {command} demo --agents 50{at}"
+    login = f"\n  login   {command} {_login(serving)}" if secure else ""
+    # Once logged in, the profile knows the address.
+    at = "" if secure else at
     print(  # noqa: T201
         f"""Fleetplane {__version__} serves gRPC on {serving.listen}
   store   {serving.store} ({serving.server}{where})
-{access}
+{access}{login}
   look    {_by_hand(serving)} list
           {command} agents list{at}{demo}
 Stop with Ctrl-C.""",
@@ -278,6 +285,20 @@ def _how_to_prove(serving: Any) -> str:
     if serving.admin_token is not None:
         lines.append(f"  admin   the token in {serving.admin_token} (FLEETPLANE_TOKEN)")
     return "\n".join(lines)
+
+
+def _login(serving: Any) -> str:
+    """Return how this command line proves itself to the daemon, ready to be pasted."""
+    address = serving.listen
+    if not address.startswith("unix:"):
+        host, _, port = address.rpartition(":")
+        address = f"localhost:{port}" if host in _EVERY_ADDRESS else address
+    words = ["login", "-a", address]
+    if serving.ca_bundle is not None and not address.startswith("unix:"):
+        words += ["--ca", str(Path(serving.ca_bundle).absolute())]
+    if serving.admin_token is not None:
+        words += ["--token-file", str(Path(serving.admin_token).absolute())]
+    return shlex.join(words)
 
 
 def _by_hand(serving: Any) -> str:

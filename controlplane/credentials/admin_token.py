@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from controlplane.credentials.files import replace_file
+from controlplane.credentials.files import PRIVATE_DIRECTORY, CredentialFileError, replace_file
 
 ADMIN_TOKEN_FILE: Final = "admin-token"  # noqa: S105 - the name of a file
 """In data_dir; readable by its owner only."""
@@ -26,9 +26,16 @@ class AdminTokenFile:
         """Where it is while it may or may not be good."""
 
     def keep(self, secret: str) -> None:
-        """Write a secret aside. The directory is made if it is not there."""
-        self.kept.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.kept, secret.encode() + b"\n", _MODE)
+        """Write a secret aside. The directory is made if it is not there.
+
+        Raises:
+            CredentialFileError: it cannot be written; the text says why, and not what.
+        """
+        try:
+            self.kept.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            replace_file(self.kept, secret.encode() + b"\n", _MODE)
+        except OSError as error:
+            raise CredentialFileError(f"cannot write {self.kept}: {error.strerror}") from error
 
     def settle(self, *, is_good: bool) -> None:
         """Give the secret that was kept its name, or take it away."""

@@ -148,6 +148,8 @@ _CONNECT = "failed to connect to all addresses; last error: "
         (_CONNECT + "Hostname Verification Check failed.", "is not trusted"),
         (_CONNECT + "WRONG_VERSION_NUMBER", "does not speak TLS"),
         (_CONNECT + "Socket closed", "may speak TLS only"),
+        (_CONNECT + "Socket closed", "`fleetplane login -a 10.0.0.1:50051` with --ca-fingerprint"),
+        (_CONNECT + "CERTIFICATE_VERIFY_FAILED: unable", "`fleetplane login --ca-fingerprint`"),
         ("Socket closed", "no daemon answers"),
     ],
 )

@@ -54,6 +54,7 @@ def test_a_root_is_shown_with_what_identifies_it():
     for value in root.values():
         assert value in outcome.stdout
     assert root["not_before"] < root["not_after"]
+    assert f"--ca-fingerprint sha256:{root['fingerprint']}" in outcome.stderr
 
 
 def test_a_rotation_adds_a_root_and_a_retirement_leaves_one():

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from controlplane.credentials import authority
+from controlplane.credentials.admin_token import AdminTokenFile
 from controlplane.credentials.files import CredentialFileError
 from controlplane.credentials.opening import LOOK_SECONDS, open_credentials, server_names
 from controlplane.services.access.ports import (
@@ -117,3 +118,10 @@ def test_the_certificate_names_where_the_daemon_listens(monkeypatch):
     local = ("localhost", "127.0.0.1", "::1")
     assert server_names(settings) == (*local, "10.0.0.1", "host-7", "fleet.example")
     assert server_names(Settings(listen="unix:/run/x:1")) == (*local, "host-7")
+
+
+def test_the_first_secret_that_cannot_be_kept_is_named_by_its_place_only(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CredentialFileError, match="cannot write") as refused:
+        AdminTokenFile(tmp_path / "file").keep("at-bootstrap.s3cr3t")
+    assert "s3cr3t" not in str(refused.value)
