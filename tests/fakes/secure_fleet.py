@@ -92,13 +92,14 @@ class IdentityFake(Service, identity_service_pb2_grpc.IdentityServiceServicer):
 
     async def Enroll(self, request: Any, context: Any) -> Any:
         await self.enter("Enroll", context, request)
-        if request.join_token != SECRET:
+        namespace = self._fleet.secrets.get(request.join_token)
+        if namespace is None:
             await self._refuse(context, "CREDENTIAL_INVALID")
         if self._fleet.uses_left <= 0:
             await self._refuse(context, "CREDENTIAL_REVOKED")
         self._fleet.uses_left -= 1
         return identity_service_pb2.EnrollResponse(
-            issued=self._fleet.issue(request.csr, request.agent_name), namespace="research"
+            issued=self._fleet.issue(request.csr, request.agent_name), namespace=namespace
         )
 
     async def RenewCertificate(self, request: Any, context: Any) -> Any:
@@ -141,7 +142,8 @@ class SecureFleet(FleetServer):
 
     Attributes:
         life: seconds that certificates of agents live.
-        uses_left: enrolments that the join token is good for.
+        uses_left: enrolments that the join tokens are good for together.
+        secrets: join tokens that are accepted, and the namespace of each.
         refused: calls that were made with a certificate that had ended, by method.
         serials: certificates that calls were made with, by method.
     """
@@ -151,6 +153,7 @@ class SecureFleet(FleetServer):
         self.authority = Authority("fleet 1")
         self.life = life
         self.uses_left = uses_left
+        self.secrets = {SECRET: "research"}
         self.refused: Counter[str] = Counter()
         self.serials: dict[str, list[int]] = {}
         self.bundle = self.authority.root

@@ -60,6 +60,9 @@ class Beating(Protocol):
     def commanded(self, command: pb.Command) -> None:
         """The daemon wants something done."""
 
+    def refused(self, error: FleetError) -> None:
+        """The daemon takes no beats of this process, for who it is or what it says."""
+
 
 @dataclass(slots=True)
 class _Sent:
@@ -93,6 +96,7 @@ class HeartbeatHub:
         self._backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         self._retry_after: float | None = None
         self._opened_at = 0.0
+        self._complaint = ""
         self._exchanges = 0
         self._closed = False
         self._task: asyncio.Task[None] | None = None
@@ -144,13 +148,22 @@ class HeartbeatHub:
                 if await self._connection.call.renewed(error, self._exchanges):
                     continue
                 self._retry_after = error.retry_after
-                level = logging.WARNING if is_final(error) else logging.DEBUG
-                _log.log(level, "the heartbeat stream ended: %s", error)
+                self._complain(error)
             except Exception:  # noqa: BLE001  # a defect of ours must not silence a whole process
                 _log.exception("the heartbeat stream failed")
             wait = self._backoff.next(self._retry_after)
             self._retry_after = None
             await asyncio.sleep(wait)
+
+    def _complain(self, error: FleetError) -> None:
+        """Tell everybody of a refusal that will not pass by itself; the log hears it once."""
+        news = is_final(error) and str(error) != self._complaint
+        level = logging.WARNING if news else logging.DEBUG
+        _log.log(level, "the heartbeat stream ended: %s", error)
+        if is_final(error):
+            self._complaint = str(error)
+            for member in tuple(self._members.values()):
+                member.refused(error)
 
     async def _converse(self) -> None:
         """Hold one stream until it ends; raise why, if it did not end in peace."""
@@ -265,6 +278,7 @@ class HeartbeatHub:
         self._plan(now, full_round=sent is not None and sent.full_round)
         outcomes = {one.instance_id: one.outcome for one in response.results}
         if sent is not None:
+            self._complaint = ""
             self._backoff.reset(after=now - self._opened_at)
             held_back = {one.instance_id for one in response.commands if one.kind in _HOLDS_BACK}
             for member in sent.members:

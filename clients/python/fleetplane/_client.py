@@ -101,9 +101,9 @@ class FleetClient(
 
         FLEETPLANE_ADDRESS: address of the daemon. FLEETPLANE_NAMESPACE: tenant. FLEETPLANE_TOKEN
         or FLEETPLANE_TOKEN_FILE: bearer token. FLEETPLANE_CA, FLEETPLANE_CERT, FLEETPLANE_KEY:
-        files in PEM. For agents that enrol: FLEETPLANE_JOIN_TOKEN, the secret;
-        FLEETPLANE_ENROLL_ADDRESS, the port for TLS, by default FLEETPLANE_ADDRESS;
-        FLEETPLANE_STATE_DIR, where the identity is kept.
+        files in PEM. For agents that enrol: FLEETPLANE_JOIN_TOKEN, the secret, or
+        FLEETPLANE_JOIN_TOKEN_FILE, the file with it; FLEETPLANE_ENROLL_ADDRESS, the port for TLS,
+        by default FLEETPLANE_ADDRESS; FLEETPLANE_STATE_DIR, where the identity is kept.
 
         Args:
             agent_name: name of the agent that enrols, with FLEETPLANE_JOIN_TOKEN or an identity

@@ -20,9 +20,10 @@ class EnrolledIdentity:
 
     The first client that uses it makes a key, enrols with the join token, and keeps key and
     certificate in the state directory, readable for its owner only; the next start finds them there
-    and needs no join token. While the client is open the certificate is replaced at half its life,
-    and the connection with it, without a call or beat that fails. If that cannot be done until the
-    certificate ends, the agent enrols again, as often as the join token allows.
+    and needs no join token. With another join token than the one before it enrols again: that may
+    be for another namespace or control plane. While the client is open the certificate is replaced
+    at half its life, and the connection with it, without a call or beat that fails. If that cannot
+    be done until the certificate ends, the agent enrols again, as often as the join token allows.
 
     One certificate is one agent name, and one identity serves one client: agents of different names
     need an identity and a client each. Processes of one agent may share a state directory.

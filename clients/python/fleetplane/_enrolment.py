@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fleetplane._calls import Caller, jittered
+from fleetplane._calls import Caller, is_final, jittered
 from fleetplane._channel import ChannelConfig, TlsConfig, open_channel
-from fleetplane._exceptions import Unauthenticated
+from fleetplane._exceptions import FleetError, Unauthenticated
 from fleetplane._identity_store import HeldIdentity, IdentityStore
 from fleetplane.v1 import identity_service_pb2 as pb
 from fleetplane.v1 import identity_service_pb2_grpc as pb_grpc
@@ -62,6 +62,9 @@ class Enroller:
     async def begin(self, config: ChannelConfig) -> ChannelConfig:
         """Find a certificate on disk that has not ended, or enrol; return the config with it.
 
+        Another join token than the one that it was got with makes the agent enrol as well: it may
+        be for another namespace, or another control plane in the place of the first.
+
         Raises:
             FleetError: the daemon refuses the join token, or is away.
             OSError: a file cannot be read or written.
@@ -71,6 +74,18 @@ class Enroller:
         self.held = await asyncio.to_thread(self._store.load)
         if self.held is None or not _usable(self.held):
             return await self.enrol()
+        if await asyncio.to_thread(self._is_of_another_token, self.held):
+            try:
+                return await self.enrol()
+            except FleetError as error:
+                if not is_final(error):
+                    raise
+                _log.warning(
+                    "the identity in %s is of another join token, and the present one is refused,"
+                    " so that identity stays in use: %s",
+                    self._store.path,
+                    error,
+                )
         return await self._config_with(self.held)
 
     async def enrol(self) -> ChannelConfig:
@@ -96,7 +111,7 @@ class Enroller:
             response = await Caller(config)(stub.Enroll, request)
         finally:
             await channel.close(None)
-        return await self._take(key, response.issued, response.namespace)
+        return await self._take(key, response.issued, response.namespace, _token_id(secret))
 
     async def renew(self, connection: "Connection", timeout: float) -> ChannelConfig:
         """Replace the certificate that a connection uses; return the config with the new one.
@@ -113,9 +128,13 @@ class Enroller:
         # A caller of its own: that of the connection would have this very renewal hurried.
         call = Caller(self._config)
         response = await call(connection.identity.RenewCertificate, request, timeout)
-        return await self._take(key, response.issued, self.held.namespace if self.held else "")
+        held = self.held
+        namespace, token_id = (held.namespace, held.join_token_id) if held else ("", "")
+        return await self._take(key, response.issued, namespace, token_id)
 
-    async def _take(self, key: str, issued: pb.IssuedCertificate, namespace: str) -> ChannelConfig:
+    async def _take(
+        self, key: str, issued: pb.IssuedCertificate, namespace: str, join_token_id: str
+    ) -> ChannelConfig:
         renew_at, expires_at = _times(issued, time.time())
         self.held = HeldIdentity(
             private_key=key,
@@ -125,6 +144,7 @@ class Enroller:
             spiffe_id=issued.spiffe_id,
             renew_at=renew_at,
             expires_at=expires_at,
+            join_token_id=join_token_id,
         )
         try:
             await asyncio.to_thread(self._store.save, self.held)
@@ -148,12 +168,25 @@ class Enroller:
         token = self._join_token
         return token.read_text().strip() if isinstance(token, Path) else token
 
+    def _is_of_another_token(self, held: HeldIdentity) -> bool:
+        try:
+            present = _token_id(self._secret())
+        except OSError:  # whoever has an identity needs no join token
+            return False
+        return bool(present and held.join_token_id) and present != held.join_token_id
+
     def _roots(self) -> bytes | None:
         """Return what may vouch for the daemon: what was passed, and what it sent itself since."""
         given = self._ca.read_bytes() if isinstance(self._ca, Path) else self._ca
         sent = self.held.trust_bundle.encode() if self.held is not None else b""
         parts = [part for part in (given, sent) if part]
         return b"\n".join(dict.fromkeys(parts)) or None
+
+
+def _token_id(secret: str) -> str:
+    """Return the part of a join token that may be shown; empty if it has none."""
+    token_id, dot, _ = secret.partition(".")
+    return token_id if dot else ""
 
 
 def _usable(held: HeldIdentity) -> bool:

@@ -39,15 +39,18 @@ def read_environment(environ: Mapping[str, str], agent_name: str) -> ClientArgum
 
     if text("TOKEN") and text("TOKEN_FILE"):
         raise ValueError("set FLEETPLANE_TOKEN or FLEETPLANE_TOKEN_FILE, not both")
-    if text("JOIN_TOKEN") and not agent_name:
+    if text("JOIN_TOKEN") and text("JOIN_TOKEN_FILE"):
+        raise ValueError("set FLEETPLANE_JOIN_TOKEN or FLEETPLANE_JOIN_TOKEN_FILE, not both")
+    join_token = text("JOIN_TOKEN") or path("JOIN_TOKEN_FILE") or ""
+    if join_token and not agent_name:
         raise ValueError("FLEETPLANE_JOIN_TOKEN is for agents: pass agent_name=...")
     target = text("ADDRESS") or DEFAULT_TARGET
     ca = path("CA")
     identity = None
-    if agent_name and (text("JOIN_TOKEN") or text("STATE_DIR")):
+    if agent_name and (join_token or text("STATE_DIR")):
         identity = EnrolledIdentity(
             agent_name,
-            join_token=text("JOIN_TOKEN"),
+            join_token=join_token,
             enroll_target=text("ENROLL_ADDRESS") or target,
             ca=ca,
             state_dir=path("STATE_DIR"),

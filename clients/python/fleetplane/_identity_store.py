@@ -33,6 +33,8 @@ class HeldIdentity:
     """When to replace it, in seconds since 1970 on this machine's clock."""
     expires_at: float
     """When it ends, likewise."""
+    join_token_id: str = ""
+    """Visible part of the join token that it was got with; empty: not known."""
 
 
 class IdentityStore:

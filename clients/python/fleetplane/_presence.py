@@ -32,7 +32,8 @@ class AgentState(enum.StrEnum):
     ACTIVE = "active"
     """The plane counts its beats and it may take work."""
     INACTIVE = "inactive"
-    """An operator deactivated or stopped it: it goes on beating and takes no work."""
+    """An operator deactivated, stopped or banned it: it goes on beating and takes no work. While it
+    is banned its beats are refused, and `Agent.error` says so."""
     NOT_ACTIVATED = "not_activated"
     """It waits for its activation: it goes on beating and takes no work."""
     DRAINING = "draining"
@@ -128,7 +129,7 @@ class Presence:
         self.detail = ""
         """What the plane said about the state."""
         self.error: FleetError | None = None
-        """The last refusal, of a registration."""
+        """The last refusal, of a registration or of its beats; None since one was accepted."""
 
     @property
     def instance_id(self) -> str:
@@ -230,6 +231,7 @@ class Presence:
         """Note that a beat was counted; `remarked`: with a result that says what state it is in."""
         self._heard_at = at
         self._ttl = ttl
+        self.error = None
         if not remarked and not self._state.works and (self._stop_told or not self._stop_id):
             self._stop_id = ""  # acknowledged, and active again by an operator
             self._enter(AgentState.DRAINING if self._retiring else AgentState.ACTIVE)
@@ -251,6 +253,12 @@ class Presence:
                 _log.error("a beat of %s was malformed: %s", self.instance_id, result.detail)
             case outcome:
                 self._enter(_OUTCOMES.get(outcome, self._state), result.detail)
+
+    def refused(self, error: FleetError) -> None:
+        """Note that beats are refused; who is banned takes no work until that is taken back."""
+        self.error = error
+        if error.reason is Reason.AGENT_BANNED:
+            self._enter(AgentState.INACTIVE, error.message)
 
     def commanded(self, command: pb.Command) -> None:
         """Do what the plane wants."""

@@ -59,6 +59,7 @@ class _Stream:
 
     async def _run(self) -> None:
         backoff = Backoff(1.0, MAX_BACKOFF)
+        complaint = ""  # the last one: once is enough
         watch = self._open_watch()
         try:
             while True:
@@ -70,7 +71,9 @@ class _Stream:
                     await self._follow(watch)
                     continue
                 except FleetError as error:
-                    _log.warning("the configuration watch was refused: %s", error)
+                    level = logging.DEBUG if str(error) == complaint else logging.WARNING
+                    _log.log(level, "the configuration watch was refused: %s", error)
+                    complaint = str(error)
                 except Exception:  # noqa: BLE001  # a defect of ours must not freeze a whole process
                     _log.exception("the configuration watch failed")
                 await watch.aclose()

@@ -323,8 +323,11 @@ def test_the_environment_describes_a_client(tmp_path: Path) -> None:
     assert identity.agent_name == "worker"
     with pytest.raises(ValueError, match="pass agent_name"):
         read_environment(agent, "")
-    with pytest.raises(ValueError, match="not both"):
-        read_environment({"FLEETPLANE_TOKEN": "a", "FLEETPLANE_TOKEN_FILE": "b"}, "")
+    for both in ("TOKEN", "JOIN_TOKEN"):
+        with pytest.raises(ValueError, match="not both"):
+            read_environment({f"FLEETPLANE_{both}": "a", f"FLEETPLANE_{both}_FILE": "b"}, "worker")
+    with pytest.raises(ValueError, match="pass agent_name"):
+        read_environment({"FLEETPLANE_JOIN_TOKEN_FILE": "/run/join"}, "")
 
 
 async def test_a_client_from_the_environment_works(
