@@ -52,6 +52,12 @@ _LOOKS: Final = re.compile(r" (list|get|show|usage|whoami|can-i|status|bans)\b|^
 
 _POLL_SECONDS: Final = 0.02
 
+_WITH_CTRL_C: Final = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+    " os.execvp('bash', ['bash', '--noprofile', '--norc', '-c', sys.argv[1]])"
+)
+"""Starts a terminal's commands; what runs in the background of a shell would ignore Ctrl-C."""
+
 _DONE: Final = "--done--"
 
 
@@ -162,11 +168,12 @@ class Terminal:
         return self.output.read_text(encoding="utf-8", errors="replace")
 
     async def end(self) -> int:
-        """Press Ctrl-C and wait; return the exit code."""
-        if self.process.returncode is None:
+        """Press Ctrl-C and wait; return the exit code, 0 if the page itself has killed it."""
+        with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGINT)
         async with asyncio.timeout(ENDED_SECONDS):
-            return await self.process.wait()
+            code = await self.process.wait()
+        return 0 if code == -signal.SIGKILL else code
 
 
 @dataclass
@@ -247,8 +254,7 @@ class Reader:
         with output.open("ab") as file:
             begins = file.tell()
             process = await asyncio.create_subprocess_exec(
-                *("bash", "--noprofile", "--norc", "-c"),
-                "\n".join([*before, f"exec {last}"]),
+                *(sys.executable, "-c", _WITH_CTRL_C, "\n".join([*before, f"exec {last}"])),
                 cwd=self.directory,
                 env=dict(self.environment),
                 stdin=asyncio.subprocess.DEVNULL,
