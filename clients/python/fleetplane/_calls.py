@@ -19,6 +19,7 @@ from fleetplane._exceptions import (
     Unavailable,
     error_from_call,
 )
+from fleetplane._hints import transport_hint
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -123,7 +124,7 @@ class Caller:
             refusal: how the call ended.
             since: `exchanges` when it began.
         """
-        if not isinstance(refusal, Unauthenticated):
+        if not (isinstance(refusal, Unauthenticated) or is_shut_out(refusal)):
             return False
         if self.exchanges == since and self._refresh is not None:
             await self._refresh()
@@ -244,6 +245,15 @@ class StreamReader:
             self._timer.cancel()
             self._timer = None
         self._call.cancel()
+
+
+def is_shut_out(error: FleetError) -> bool:
+    """Return whether the connection broke in the middle of its handshake.
+
+    So it does where the daemon, or this side, does not trust the other one's certificate any more,
+    but also where something in between hangs up because the daemon is away.
+    """
+    return isinstance(error, Unavailable) and bool(transport_hint(error.message))
 
 
 def is_final(error: FleetError) -> bool:

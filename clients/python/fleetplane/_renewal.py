@@ -5,7 +5,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from fleetplane._calls import MAX_BACKOFF, Backoff, is_final
+from fleetplane._calls import MAX_BACKOFF, Backoff, is_final, is_shut_out
 from fleetplane._enrolment import Enroller
 from fleetplane._exceptions import FleetError, Unauthenticated
 
@@ -27,7 +27,8 @@ PATIENCE: Final = 5.0
 class Renewal:
     """Renews a certificate when it is due, again and again until it works.
 
-    When the certificate has ended, or the daemon says so, it enrols anew instead.
+    When the certificate has ended, or the daemon says so, or hangs up on whoever shows it because
+    its root is trusted no more, it enrols anew instead.
 
     Args:
         enroller: gets certificates.
@@ -84,6 +85,7 @@ class Renewal:
             return
 
     async def _replace(self) -> None:
+        patience = PATIENCE if self._hurry.is_set() else MAX_PAUSE
         self._hurry.clear()
         held = self._enroller.held
         half = self._half = max(held.expires_at - held.renew_at, 0.0) if held is not None else 0.0
@@ -97,10 +99,10 @@ class Renewal:
                 if enrols:
                     config = await self._enroller.enrol()
                 else:
-                    config = await self._enroller.renew(self._connection, min(left, MAX_PAUSE))
+                    config = await self._enroller.renew(self._connection, min(left, patience))
             except (FleetError, OSError, ValueError) as error:
                 self._note(error, "got with the join token" if enrols else "renewed")
-                if isinstance(error, Unauthenticated) and not enrols:
+                if not enrols and _is_worthless(error):
                     refused = True  # it has ended for the daemon: try the join token, now
                     continue
                 backoff = shut_out if isinstance(error, FleetError) and is_final(error) else away
@@ -117,3 +119,10 @@ class Renewal:
         level = logging.DEBUG if str(error) == str(self.error) else logging.WARNING  # once will do
         _log.log(level, "the certificate cannot be %s: %s", what, error)
         self.error = error
+
+
+def _is_worthless(error: Exception) -> bool:
+    """Whether the certificate does not help any more, so that another attempt takes another one."""
+    return isinstance(error, Unauthenticated) or (
+        isinstance(error, FleetError) and is_shut_out(error)
+    )

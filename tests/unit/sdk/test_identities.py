@@ -1,5 +1,6 @@
 """Whose identity is in a state directory, and what an agent makes of a ban."""
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from fleetplane import Agent, AgentState, EnrolledIdentity, FleetClient, Reason
+from fleetplane import Agent, AgentState, ChannelConfig, EnrolledIdentity, FleetClient, Reason
 from tests.fakes.eventually import eventually
 from tests.fakes.fleet_plane import Plane, Refusal
 from tests.fakes.secure_fleet import SECRET, SecureFleet
@@ -66,6 +67,25 @@ async def test_another_join_token_that_is_refused_leaves_the_identity_in_use(
     assert await namespace_with(fleet, tmp_path, OTHER) == "research"
     assert "that identity stays in use" in caplog.text
     assert OTHER not in caplog.text
+
+
+async def test_a_certificate_whose_root_was_retired_is_replaced_with_the_same_join_token(
+    tmp_path: Path,
+) -> None:
+    async with SecureFleet() as before:
+        assert await namespace_with(before, tmp_path, SECRET) == "research"
+    async with SecureFleet() as after:  # trusts another root only, and the agent knows it
+        (file,) = (tmp_path / "identities").iterdir()
+        held = json.loads(file.read_text())
+        held["trust_bundle"] = after.authority.root.decode()
+        file.write_text(json.dumps(held))
+        identity = identity_of(after, tmp_path, SECRET)
+        config = ChannelConfig(default_timeout=20.0)
+        async with FleetClient(
+            after.mtls_target, identity=identity, channel_config=config
+        ) as client:
+            assert (await client.who_am_i()).name.endswith("/agent/worker")
+        assert after.plane.calls["Enroll"] == 1
 
 
 async def test_a_banned_agent_says_so_takes_no_work_and_comes_back(
