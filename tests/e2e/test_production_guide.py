@@ -110,10 +110,24 @@ async def guided() -> AsyncIterator[Reader]:
                 yield somebody
 
 
-async def test_the_guide_runs_as_printed() -> None:
-    page = PAGE.read_text(encoding="utf-8")
+async def play(*pages: str) -> None:
+    """Play texts one after the other, and end what they started as a reader would."""
     async with guided() as somebody:
-        for block in blocks(page):
-            await somebody.follow(block)
+        for page in pages:
+            for block in blocks(page):
+                await somebody.follow(block)
         for name, terminal in somebody.terminals.items():
             assert await terminal.end() == 0, f"{name}\n{terminal.said}"
+
+
+async def test_the_guide_runs_as_printed() -> None:
+    await play(PAGE.read_text(encoding="utf-8"))
+
+
+async def test_the_readme_turns_security_on_and_the_manual_of_security_goes_on_from_there() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, begun, rest = readme.partition("## Turn security on\n")
+    section, ended, _ = rest.partition("\n## ")
+    assert begun
+    assert ended
+    await play(section, (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
