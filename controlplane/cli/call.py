@@ -94,8 +94,6 @@ class Globals:
         """
         if not self.address.strip():
             raise WrongInput("the address of the daemon is empty", hint="it is host:port")
-        # gRPC's core writes its own lines about addresses it cannot resolve; ours says it all.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from fleetplane import (  # noqa: PLC0415  # a quarter of a second, for commands that call
             ChannelConfig,
             FleetClient,
@@ -223,6 +221,9 @@ def run_command(
     """
     import asyncio  # noqa: PLC0415  # 40 ms that help does not need
 
+    # gRPC's core writes its own lines about handshakes and addresses; ours say it all. It looks
+    # here once, when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from controlplane.cli.failures import report  # noqa: PLC0415  # same
     from controlplane.cli.resolving import resolve  # noqa: PLC0415  # same
 

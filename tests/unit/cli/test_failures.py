@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +191,30 @@ def test_a_defect_is_not_an_expected_error(capsys: pytest.CaptureFixture[str]) -
 
 def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in reported(capsys, CommandFailed("agent \x1b[2J"))[1]
+
+
+_LOOKS_AT_THE_IMPORT = """
+import os, sys
+from controlplane.cli import call
+
+class Look:
+    def find_spec(self, name, *_):
+        if name == "grpc":
+            print(os.environ.get("GRPC_VERBOSITY"))
+
+sys.meta_path.insert(0, Look())
+call.run_command(call.Given(), lambda call: None, {})
+"""
+
+
+def test_grpc_is_told_to_be_silent_before_it_is_imported(tmp_path: Path) -> None:
+    environment = {one: value for one, value in os.environ.items() if one != "GRPC_VERBOSITY"}
+    ran = subprocess.run(
+        [sys.executable, "-c", _LOOKS_AT_THE_IMPORT],
+        env=environment | {"FLEETPLANE_CONFIG_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ran.stdout.split() == ["NONE"]
