@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -349,3 +350,26 @@ async def test_the_order_of_the_concerns_is_the_documented_one():
         "deadline",
         "audit",
     ]
+
+
+def aborts() -> int:
+    """Count the errors that aborted calls, of those that are still in memory."""
+    return sum(isinstance(one, grpc.aio.AbortError) for one in gc.get_objects())
+
+
+async def test_a_refused_call_leaves_nothing_to_the_garbage_collector():
+    async def refuse(_request, _context):
+        raise AgentNotFound("a")
+
+    gc.collect()
+    before = aborts()
+    gc.disable()
+    try:
+        async with edge(answer=refuse) as it:
+            for _ in range(10):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await it.stub.GetAgent(pb.GetAgentRequest())
+            kept = aborts() - before
+    finally:
+        gc.enable()
+    assert kept <= 2, "the first has set a timer, the last one may be on its way out"
