@@ -29,7 +29,7 @@ class Window:
     operations: int
     seconds: float
     server_cpu_seconds: float
-    """CPU of the server's process, from the kernel's accounting (10 ms ticks)."""
+    """CPU of the server's process, from the kernel's accounting."""
     store_cpu_seconds: float = 0.0
     """CPU of the store's process; 0 for the floor, which has none."""
     latencies: tuple[float, ...] = ()
@@ -56,6 +56,16 @@ class Series:
     def server_us(self) -> float:
         """Server CPU per operation in microseconds, over all rounds."""
         return self._per_operation(sum(w.server_cpu_seconds for w in self.windows))
+
+    @property
+    def quiet_us(self) -> float:
+        """Lower quartile of the rounds: what an operation costs while other processes are quiet.
+
+        Others raise it, by emptying the caches and by using the other half of a core; nothing
+        lowers it.
+        """
+        costs = sorted(w.server_cpu_seconds / max(w.operations, 1) for w in self.windows)
+        return costs[len(costs) // 4] * 1e6
 
     @property
     def store_us(self) -> float:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ START_SECONDS = 120.0
 
 STOP_SECONDS = 30.0
 """Longest wait for a server to end after SIGTERM; then it is killed."""
+
+_SCHEDULER = 2
+"""The clock of a process that the scheduler keeps (CPUCLOCK_SCHED, clock_getcpuclockid(3))."""
 
 CLIENT_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -80,8 +84,9 @@ def open_channel(
 
 
 def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    """Return the CPU seconds of a process, to the nanosecond: `times` counts in 10 ms."""
+    clock_of_process = (~process.pid << 3) | _SCHEDULER
+    return time.clock_gettime(clock_of_process)
 
 
 @asynccontextmanager

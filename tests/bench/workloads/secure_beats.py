@@ -74,7 +74,7 @@ async def _batched(plan: Plan, sides: Sequence[Side]) -> list[Row]:
         replace(
             row,
             target=f">= {BEATS_PER_SECOND:,}/s, <= {CPU_US:g} us",
-            verdict=judged(way.daemon.rate >= BEATS_PER_SECOND and way.daemon.server_us <= CPU_US),
+            verdict=judged(way.daemon.rate >= BEATS_PER_SECOND and way.daemon.quiet_us <= CPU_US),
         )
         for row, way in zip(rows, turns, strict=True)
     ]
