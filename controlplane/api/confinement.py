@@ -244,6 +244,7 @@ CONFINED: Final[Mapping[str, Claims]] = MappingProxyType(
         _CONFIG + "WatchConfig": _scopes,
         _POLICY + "EvaluatePolicy": _agent,
         _POLICY + "BatchEvaluatePolicy": _agents_of_items,
+        _LIFECYCLE + "Drain": _agent_and_instance,
         _LIFECYCLE + "GetDrain": _agent_and_instance,
         _TASKS + "WatchTasks": _instance,
         _TASKS + "AcceptTask": _holder,

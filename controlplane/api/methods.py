@@ -63,6 +63,7 @@ class Method:
         rate_class: Which budget it is charged to.
         max_deadline_seconds: Longest the server works on it, whatever the client allows; None for
             streams, which have a maximum age instead.
+        own: An agent may call it about itself by its certificate, whatever the permission.
         audited: The call is a change that the audit must show with the caller's address.
         hot: Thousands per second: logged at DEBUG only, answered without extra work.
         idempotent: Repeating the call changes nothing more, so clients may retry it; the others
@@ -74,6 +75,7 @@ class Method:
     rate_class: RateClass
     max_deadline_seconds: float | None
     scope: Scope = Scope.NAMESPACE
+    own: bool = False
     audited: bool = False
     hot: bool = False
     idempotent: bool = True
@@ -119,10 +121,12 @@ def _write(
     *,
     idempotent: bool = False,
     seconds: float = WRITE_SECONDS,
+    own: bool = False,
 ) -> Method:
     return Method(
         name=name,
         permission=permission,
+        own=own,
         rate_class=RateClass.WRITE,
         max_deadline_seconds=seconds,
         audited=True,
@@ -255,7 +259,8 @@ _ROWS: Final = (
     _write(_POLICY + "DeletePolicy", Permission.OPERATE),
     _write(_LIFECYCLE + "Activate", Permission.OPERATE, idempotent=True),
     _write(_LIFECYCLE + "Deactivate", Permission.OPERATE, idempotent=True),
-    _write(_LIFECYCLE + "Drain", Permission.OPERATE, idempotent=True),
+    # A process that is told to stop drains itself.
+    _write(_LIFECYCLE + "Drain", Permission.OPERATE, idempotent=True, own=True),
     _wait(_LIFECYCLE + "GetDrain", DRAIN_WAIT_SECONDS),
     _write(_LIFECYCLE + "CancelDrain", Permission.OPERATE, idempotent=True),
     _write(_LIFECYCLE + "Decommission", Permission.OPERATE, idempotent=True),

@@ -165,8 +165,8 @@ class Pipeline:
         shape = (bool(handler.request_streaming), bool(handler.response_streaming))
         behaviour = getattr(handler, _BEHAVIOURS[shape])
         chain = _Chain(method, [c for c in self._concerns if c.wanted(method)], self._gate)
-        decode = handler.request_deserializer or _identity
-        encode = handler.response_serializer or _identity
+        decode = handler.request_deserializer or bytes
+        encode = handler.response_serializer or bytes
         if getattr(behaviour, _RAW_MARK, False):
             if shape != (False, False):
                 raise RegistrationError(f"{name} is marked raw but is not unary")
@@ -378,10 +378,6 @@ def _as_coroutine(name: str, behaviour: Any) -> Behaviour:
 
         return refuse
     raise RegistrationError(f"{name} must be a coroutine function or an async generator")
-
-
-def _identity(raw: Any) -> Any:
-    return raw
 
 
 def _passing_bytes(encode: Encode) -> Encode:

@@ -129,7 +129,6 @@ TABLE: Final = (
             PolicyService/DeletePolicy
             LifecycleService/Activate
             LifecycleService/Deactivate
-            LifecycleService/Drain
             LifecycleService/CancelDrain
             LifecycleService/Decommission
             LifecycleService/EmergencyStop
@@ -153,6 +152,12 @@ TABLE: Final = (
             IdentityService/ListBans
             AccessService/ListRoleBindings
         """,
+    ),
+    *_lines(
+        _CHANGE,
+        agent=True,
+        place=Place.NAMESPACE,
+        methods="LifecycleService/Drain",
     ),
     *_lines(
         _RULE,

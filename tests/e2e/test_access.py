@@ -196,6 +196,7 @@ _ABOUT: Final[dict[str, Callable[[Any, str, str], None]]] = {
     "CompleteTask": _lease,
     "FailTask": _lease,
     "GetAgent": _agent,
+    "Drain": _instance,
     "GetDrain": _agent,
     "EvaluatePolicy": _question,
     "BatchEvaluatePolicy": _questions,

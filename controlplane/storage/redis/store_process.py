@@ -82,7 +82,9 @@ class StoreProcess:
         command = [str(program), *_arguments(socket, appendfsync)]
         if kernel_guard:
             command = [*_python(_BECOME_SERVER), str(os.getpid()), *command]
-        with log.open("ab") as output:  # what the server says before it opens its log
+        with open(
+            log, "ab", opener=_private
+        ) as output:  # what the server says before it opens its log
             process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
                 command,
                 cwd=data_dir,
@@ -90,6 +92,7 @@ class StoreProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                umask=0o077,  # what is stored is for the owner's eyes
             )
         return cls(process, None if kernel_guard else _start_guard(process.pid), log)
 
@@ -183,6 +186,11 @@ def _arguments(socket: Path, appendfsync: str) -> Sequence[str]:
 def _python(source: str) -> list[str]:
     """Return a command that runs `source` in a bare interpreter: no site, no environment."""
     return [sys.executable, "-I", "-S", "-c", source]
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file, making it readable for its owner only."""
+    return os.open(path, flags, 0o600)
 
 
 def _start_guard(pid: int) -> subprocess.Popen[bytes]:

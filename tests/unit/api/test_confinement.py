@@ -45,12 +45,13 @@ def rpcs() -> dict[str, Any]:
 
 
 def within_reach() -> set[str]:
-    """RPCs that the role of agents permits in the namespace of the request."""
+    """RPCs that agents may call in the namespace of the request, if only about themselves."""
     reached = {Permission.READ, Permission.REPORT}
     return {
         name
         for name in rpcs()
-        if METHODS[name].permission in reached and METHODS[name].scope is Scope.NAMESPACE
+        if (METHODS[name].permission in reached or METHODS[name].own)
+        and METHODS[name].scope is Scope.NAMESPACE
     }
 
 
