@@ -252,7 +252,8 @@ def _announce(settings: Any, serving: Any, *, is_worker: bool) -> None:
         return
     where = f", data in {settings.data_dir}" if settings.uses_embedded_store else ""
     secure = serving.authenticates
-    access = _how_to_prove(serving) if secure else _OPEN
+    open_to = "connects from anywhere" if settings.insecure else "calls on this machine"
+    access = _how_to_prove(serving) if secure else _OPEN.format(open_to)
     command, at = _command(), "" if serving.listen == DEFAULT_ADDRESS else f" -a {serving.listen}"
     # The demo has no credentials, so it is for daemons that want none.
     demo = "" if secure else f"\n          {command} demo --agents 50{at}"
@@ -270,7 +271,7 @@ Stop with Ctrl-C.""",
     )
 
 
-_OPEN = "  access  no authentication: every caller on this machine is the local admin"
+_OPEN = "  access  no authentication: whoever {} is the local admin"
 
 
 def _how_to_prove(serving: Any) -> str:
