@@ -18,8 +18,9 @@ ENV PATH=/opt/fleetplane/bin:$PATH \
     FLEETPLANE_LOG_FORMAT=json
 USER 10001
 VOLUME /var/lib/fleetplane/data
-EXPOSE 50051
+EXPOSE 50051 50052
 STOPSIGNAL SIGTERM
-# A container listens on all of its own addresses; until TLS is configured, keep it on a private network.
+# A container listens on all of its own addresses: over TLS, and only to those who prove who they are. 50052 is for
+# agents with certificates. FLEETPLANE_TLS_NAMES takes the names by which clients reach it.
 ENTRYPOINT ["fleetplane"]
-CMD ["serve", "--listen", "0.0.0.0:50051", "--insecure"]
+CMD ["serve", "--listen", "0.0.0.0:50051", "--secure", "--listen-mtls", "0.0.0.0:50052"]

@@ -119,6 +119,8 @@ def serve(
 
 def run(settings: Any, *, is_worker: bool = False) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
+    # Before gRPC is imported: its own library writes a plain line for every failed handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from controlplane.api.context import log_fields  # noqa: PLC0415
     from controlplane.telemetry.logging import LogFormat, configure_logging  # noqa: PLC0415
 

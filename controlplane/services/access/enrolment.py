@@ -34,6 +34,7 @@ from controlplane.domain.access.secrets import SecretKind, digest_of, same_diges
 from controlplane.domain.access.spiffe import agent_spiffe_id
 from controlplane.domain.errors import DomainError, NotReady, StoreUnavailable
 from controlplane.domain.identity import AgentIdentity, Caller
+from controlplane.domain.token_bucket import TokenBucket
 from controlplane.services.access.minting import MAX_ROUNDS, contended
 from controlplane.services.access.open_namespace import open_namespace
 from controlplane.services.access.ports import CertificateAuthority, IssuedCertificate
@@ -50,13 +51,16 @@ from controlplane.services.ports import (
     Step,
     Transaction,
 )
-from controlplane.telemetry.names import FIELD_PEER, FIELD_REASON
+from controlplane.telemetry.names import FIELD_PEER, FIELD_REASON, FIELD_UNLOGGED
 
 RENEWAL_AT: Final = 0.5
 """Part of a certificate's life after which it is to be replaced: the other half is for trying."""
 
 RENEWAL_JITTER: Final = 0.1
 """Part of its life that the renewals of a fleet, started at once, are spread over."""
+
+LOGGED_PER_SECOND: Final = 2.0
+"""Refusals that are logged, ten seconds' worth at once; the next one says how many were not."""
 
 _TOKEN: Final = "the join token"  # noqa: S105 - what refusals call it
 
@@ -94,6 +98,8 @@ class Enrolment:
         self._ledger = ledger
         self._clock = clock
         self._authority = authority
+        self._logged = TokenBucket()
+        self._unlogged = 0
         self._spread = spread
 
     async def enroll(
@@ -127,10 +133,19 @@ class Enrolment:
         except (StoreUnavailable, NotReady):
             raise
         except DomainError as refusal:
-            fields = {"token_id": token_id, FIELD_PEER: caller.address}
-            _log.warning("enrolment was refused", extra={**fields, FIELD_REASON: refusal.reason})
+            self._note(refusal, token_id, caller)
             raise
         raise contended(f"what the enrolment of agent {agent_name!r} rests on")
+
+    def _note(self, refusal: DomainError, token_id: str, caller: Caller) -> None:
+        """Log a refusal; of a flood, `LOGGED_PER_SECOND`: anybody may try to enrol."""
+        if self._logged.spend(1, LOGGED_PER_SECOND, self._clock.monotonic()):
+            self._unlogged += 1
+            return
+        fields: dict[str, object] = {"token_id": token_id, FIELD_PEER: caller.address}
+        if self._unlogged:
+            fields[FIELD_UNLOGGED], self._unlogged = self._unlogged, 0
+        _log.warning("enrolment was refused", extra={**fields, FIELD_REASON: refusal.reason})
 
     async def renew(self, csr_pem: str, *, caller: Caller) -> Enrolled:
         """Sign a new key for the agent whose certificate the call is made with.

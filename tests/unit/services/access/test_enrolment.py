@@ -21,7 +21,8 @@ from controlplane.domain.access.refusals import (
 from controlplane.domain.errors import DomainError, InvalidArgument, StoreUnavailable
 from controlplane.domain.identity import LOCAL_ADMIN
 from controlplane.domain.namespaces import NamespaceState
-from controlplane.services.access.enrolment import Enrolment
+from controlplane.domain.token_bucket import BURST_SECONDS
+from controlplane.services.access.enrolment import LOGGED_PER_SECOND, Enrolment
 from tests.fakes.clock import START_MS
 from tests.fakes.credentials import GOOD_CSR
 from tests.fakes.identity_plane import (
@@ -303,6 +304,18 @@ async def test_refusals_are_logged_with_the_visible_part_and_the_peer_only(plane
     assert said["reason"] == "PERMISSION_DENIED"
     assert minted.secret.partition(".")[2] not in repr(said)
     assert "'ann'" not in repr(said)
+
+
+async def test_of_a_flood_of_refusals_only_the_first_ones_are_logged(plane, caplog):
+    minted = await plane.join_token(agent_name_pattern="bot-*")
+    with caplog.at_level(logging.WARNING, logger="fleetplane.identity"):
+        for _ in range(100):
+            await refusal_of(plane, minted.secret, PermissionDenied)
+        logged = len(caplog.records)
+        assert logged == LOGGED_PER_SECOND * BURST_SECONDS
+        await plane.clock.advance(1.0)
+        await refusal_of(plane, minted.secret, PermissionDenied)
+    assert vars(caplog.records[-1])["unlogged"] == 100 - logged
 
 
 async def test_an_agent_renews_what_it_is(plane):
