@@ -92,8 +92,8 @@ class IdentityFake(Service, identity_service_pb2_grpc.IdentityServiceServicer):
 
     async def Enroll(self, request: Any, context: Any) -> Any:
         await self.enter("Enroll", context, request)
-        namespace = self._fleet.secrets.get(request.join_token)
-        if namespace is None:
+        namespace = self._fleet.secrets.get(request.join_token, "")
+        if not namespace:
             await self._refuse(context, "CREDENTIAL_INVALID")
         if self._fleet.uses_left <= 0:
             await self._refuse(context, "CREDENTIAL_REVOKED")

@@ -1,7 +1,9 @@
 """What `fleetplane serve` says: how to get in, and what was wrong with its settings."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,20 +13,19 @@ from controlplane.cli import entry
 from controlplane.cli.serve import _announce
 from controlplane.settings import Settings
 
+SECURE = Serving(
+    listen="127.0.0.1:50051",
+    listen_mtls=None,
+    authenticates=True,
+    ca_bundle="plane/ca/bundle.pem",
+    admin_token="my plane/admin-token",  # noqa: S106 - the name of a file
+    store="embedded",
+    server="valkey 9",
+)
 
-def announced(capsys: pytest.CaptureFixture[str], settings: Settings, **chosen: str | None) -> str:
-    serving = Serving(
-        **{
-            "listen": "127.0.0.1:50051",
-            "listen_mtls": None,
-            "authenticates": True,
-            "ca_bundle": "plane/ca/bundle.pem",
-            "admin_token": "my plane/admin-token",
-            "store": "embedded",
-            "server": "valkey 9",
-        }
-        | chosen
-    )
+
+def announced(capsys: pytest.CaptureFixture[str], settings: Settings, **chosen: Any) -> str:
+    serving = replace(SECURE, **chosen)
     _announce(settings, serving, is_worker=False)
     return capsys.readouterr().out
 
