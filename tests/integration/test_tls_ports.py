@@ -237,7 +237,7 @@ async def test_files_that_do_not_fit_change_nothing_until_they_do(ca_dir, tmp_pa
         (lambda d: (d / "key.pem").write_bytes(key_pem(ec_key())), "does not belong"),
         (lambda d: (d / "cert.pem").write_bytes(b"x" * 2_000_000), "longer than"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "files",
 )
 def test_files_that_cannot_be_used_are_refused_at_the_start(tmp_path, damage, why):
     write_pair(tmp_path, OtherAuthority().server())
