@@ -18,7 +18,7 @@ from pathlib import Path
 
 from controlplane.storage.redis.store_binary import find_server_binary
 
-READY_SECONDS = 5.0
+READY_SECONDS = 20.0  # milliseconds, unless somebody blocks the loop or the machine
 _POLL_SECONDS = 0.005
 
 

@@ -35,7 +35,7 @@ from tests.fakes.worker_process import fails
 pytestmark = [
     pytest.mark.fault,
     pytest.mark.xdist_group("rollout kills"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(200),
 ]
 
 PULSE: Final = {
@@ -102,6 +102,10 @@ class History:
                 moment = getattr(one, name).ToMilliseconds() / 1000
                 found.setdefault(one.step_index, set()).add(moment)
         return found
+
+
+WATCH_SECONDS: Final = 70.0
+"""Far longer than any of these rollouts takes, and short enough to say what was the matter."""
 
 
 @asynccontextmanager
@@ -173,9 +177,12 @@ async def rolled_out(failpoint: str, *, fail_share: float) -> tuple[History, int
                         plan=plan(failpoint.partition(":")[2]),
                     )
                     history = History()
-                    async with asyncio.timeout(90):
-                        async for rollout in operator.watch_rollout(started.rollout_id):
-                            history.seen.append(rollout)
+                    try:
+                        async with asyncio.timeout(WATCH_SECONDS):
+                            async for rollout in operator.watch_rollout(started.rollout_id):
+                                history.seen.append(rollout)
+                    except TimeoutError:
+                        pytest.fail(f"it stands still: {history.last}\n{second.log[-4000:]}")
                 code = await relief
             finally:
                 second.signal(signal.SIGCONT)
