@@ -12,7 +12,7 @@ SAMPLE_SECONDS: Final = 0.1
 seen a fifth of a second after it at the latest."""
 
 NEWEST_SHARE: Final = 0.5
-"""Share of the newest sample in the mean: a single late one counts half, three in a row count."""
+"""Share of the newest sample in the mean: three late ones in a row are most of it."""
 
 QUIET_SECONDS: Final = 10.0
 """Pause between two warnings: an overload swings around its threshold."""
@@ -28,12 +28,12 @@ class LagMeter:
     """Knows how late tasks get their turn and, if it may knock, how long calls wait before that.
 
     Attributes:
-        seconds: The lag: the newest sample or the mean of the last few, whichever is less. So one
-            long pause (a collection of garbage, a machine that was suspended) counts half, and the
-            first sample in time ends it.
+        seconds: The lag: the least of the newest sample, the one before, and the mean of the last
+            few. So one pause (a collection of garbage, a process that was suspended) is no
+            overload: what waited for its end is welcome. The first sample in time ends one.
     """
 
-    __slots__ = ("_clock", "_knock", "_mean", "_warn_seconds", "_warned_at", "seconds")
+    __slots__ = ("_before", "_clock", "_knock", "_mean", "_warn_seconds", "_warned_at", "seconds")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class LagMeter:
         self._warn_seconds = warn_seconds
         self._warned_at = -inf
         self._mean = 0.0
+        self._before = 0.0
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -69,7 +70,8 @@ class LagMeter:
 
     def _take(self, sample: float) -> None:
         self._mean += NEWEST_SHARE * (sample - self._mean)
-        self.seconds = min(sample, self._mean)
+        self.seconds = min(sample, self._before, self._mean)
+        self._before = sample
 
     def _warn(self, now: float) -> None:
         if self.seconds >= self._warn_seconds and now - self._warned_at >= QUIET_SECONDS:
