@@ -16,6 +16,7 @@ from controlplane.domain.access.permissions import EVERYWHERE, Permission
 from controlplane.domain.access.refusals import ForeignAgent, PermissionDenied
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.identity import AgentIdentity, Caller, namespace_of
+from controlplane.services.access.authoriser import authorise_own
 from controlplane.services.ports import Ledger
 from controlplane.services.read_model import NamespaceView, ReadModel
 
@@ -102,13 +103,10 @@ class Gate:
                 nothing but its certificate, where that is not enough.
         """
         method = call.method
-        try:
+        if method.own:
+            confined = authorise_own(self._authorise, call.caller, method.permission, namespace)
+        else:
             confined = self._authorise(call.caller, method.permission, namespace)
-        except PermissionDenied:
-            if not method.own or call.caller.agent is None:
-                raise
-            self._authorise(call.caller, Permission.REPORT, namespace)
-            confined = True
         call.namespace = namespace
         if namespace != EVERYWHERE:
             self._entered(call)

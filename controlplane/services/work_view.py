@@ -1,6 +1,6 @@
 """What a replica knows about work in one namespace: tasks, routes, drains, stops, rollouts."""
 
-from typing import Any, Final
+from typing import Any
 
 from controlplane.domain.drains import Drain, EmergencyStop, StopAcknowledgement
 from controlplane.domain.rollouts.model import Rollout
@@ -97,22 +97,6 @@ class WorkView:
         if not answers:
             del self.stop_acknowledgements[stop_id]
         return stop_id
-
-
-WORK: Final = frozenset(
-    {
-        Collection.TASKS,
-        Collection.TASK_STREAMS,
-        Collection.STOPS,
-        Collection.STOP_ACKNOWLEDGEMENTS,
-        Collection.ROLLOUTS,
-        Collection.ACTIVE_ROLLOUTS,
-        Collection.DRAINS,
-        Collection.ROUTES,
-        Collection.SESSION_PINS,
-    }
-)
-"""Collections that `WorkView.apply` takes."""
 
 
 def _set(table: dict[str, Any], key: str, value: Any) -> None:

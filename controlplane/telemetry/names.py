@@ -36,9 +36,6 @@ FIELD_CANCELLED_BY: Final = "cancelled_by"
 FIELD_UNLOGGED: Final = "unlogged"
 """Entries of this kind that were left out since the last one, because there were too many."""
 
-FIELD_ADDRESS: Final = "address"
-"""Address the daemon listens on."""
-
 FIELD_IN_FLIGHT: Final = "in_flight"
 """Calls that are being answered."""
 

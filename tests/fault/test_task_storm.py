@@ -139,11 +139,20 @@ async def test_each_of_ten_thousand_tasks_ends_exactly_once_whoever_dies() -> No
         ids = submitting.result()
         assert len(set(ids)) == len(ids) == TASKS
 
+        left: list[pb.Task] = []
+
         async def all_ended() -> bool:
             found = await states(here.client)
-            return all(TaskState(found[task_id].state) in TERMINAL for task_id in ids)
+            left[:] = [
+                one for one in map(found.__getitem__, ids) if TaskState(one.state) not in TERMINAL
+            ]
+            return not left
 
-        await eventually("every task has ended", all_ended, within=240.0)
+        try:
+            await eventually("every task has ended", all_ended, within=240.0)
+        except pytest.fail.Exception:
+            logs = "\n\n".join(daemon.log[-3000:] for daemon in here.daemons)
+            pytest.fail(f"{len(left)} tasks have not ended, such as {left[:3]}\n{logs}")
         found = await states(here.client)
         assert len(found) == TASKS, "a retried submission made a second task"
         ends = Counter(TaskState(task.state).name for task in found.values())

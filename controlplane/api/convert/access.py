@@ -134,6 +134,7 @@ def needed_by_rpc(
             permission=row.permission,
             everywhere=row.scope is Scope.EVERYWHERE,
             for_agents=name in for_agents,
+            own=row.own,
         )
         for name, row in methods.items()
     }

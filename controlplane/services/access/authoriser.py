@@ -4,6 +4,7 @@ Asked before every call, and again for streams that live on. The rule itself is
 `domain/access/decision.py`; here it meets what is known now: bindings, bans, tokens, namespaces.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from controlplane.domain.access.decision import (
@@ -123,12 +124,6 @@ class Authoriser:
         """Return what `authorise` would raise; None if the call may pass, or live on."""
         outcome = self._judge(caller, permission, namespace)
         return outcome if isinstance(outcome, DomainError) else None
-
-    def credential_objection(self, caller: Caller) -> DomainError | None:
-        """Return why a caller's credential is no longer good, or the agent is banned; else None."""
-        if not self._authenticates:
-            return None
-        return self._credential(caller, self._read_model.access)
 
     def places_of(self, caller: Caller) -> frozenset[str] | None:
         """Return the namespaces where a caller has a role, those included that do not exist.
@@ -265,3 +260,24 @@ def _refusal(
     held = " everywhere" if everywhere else ""
     why = f"it takes {which} {', '.join(roles)}{held}"
     return PermissionDenied(caller.name, permission, namespace, why)
+
+
+def authorise_own(
+    authorise: Callable[[Caller, Permission, str], bool],
+    caller: Caller,
+    permission: Permission,
+    namespace: str,
+) -> bool:
+    """Let pass whom `authorise` lets pass, and agents that act upon themselves.
+
+    For what an agent may do about itself by its certificate although its role lacks the permission,
+    such as draining its own process. Returns whether the caller is confined to its own agent;
+    raises as `authorise` does.
+    """
+    try:
+        return authorise(caller, permission, namespace)
+    except PermissionDenied:
+        if caller.agent is None:
+            raise
+        authorise(caller, Permission.REPORT, namespace)
+        return True

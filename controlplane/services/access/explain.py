@@ -15,7 +15,7 @@ from controlplane.domain.access.refusals import (
 from controlplane.domain.access.subjects import TOKEN, check_subject, is_pattern
 from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import AgentIdentity, Caller, CallerKind
-from controlplane.services.access.authoriser import Authoriser
+from controlplane.services.access.authoriser import Authoriser, authorise_own
 from controlplane.services.read_model import ReadModel
 
 MAX_SUBJECTS: Final = 256
@@ -30,11 +30,13 @@ class Needed:
         permission: The permission.
         everywhere: It has to hold everywhere, whatever namespace a request names.
         for_agents: Whether an agent may do it as itself, if its certificate gives the permission.
+        own: Whether an agent may do it about itself even if its certificate does not.
     """
 
     permission: Permission
     everywhere: bool = False
     for_agents: bool = True
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,10 @@ class AccessCheck:
     ) -> Explanation:
         permission = needed.permission
         try:
-            confined = self._judge.authorise(asked, permission, namespace)
+            if needed.own:
+                confined = authorise_own(self._judge.authorise, asked, permission, namespace)
+            else:
+                confined = self._judge.authorise(asked, permission, namespace)
             if confined:
                 _check_confined(asked, needed, namespace, agent_name)
         except DomainError as refusal:

@@ -46,7 +46,6 @@ def test_without_authentication_everybody_may_do_everything_anywhere():
             for caller in (LOCAL_ADMIN, ANONYMOUS, ANN):
                 assert rights.authoriser.authorise(caller, permission, namespace) is False
     assert rights.authoriser.places_of(ANONYMOUS) is None
-    assert rights.authoriser.credential_objection(ANONYMOUS) is None
     assert rights.authoriser.is_admin(ANN)
 
 
@@ -134,19 +133,16 @@ async def test_nobody_may_do_nothing_but_what_is_public(rights):
         if permission is not Permission.PUBLIC:
             refusal = rights.authoriser.objection(ANONYMOUS, permission, "acme")
             assert isinstance(refusal, CredentialMissing)
-    assert isinstance(rights.authoriser.credential_objection(ANONYMOUS), CredentialMissing)
 
 
 @pytest.mark.parametrize("is_admin", [True, False])
 async def test_a_credential_that_has_ended_is_good_for_nothing_more(rights, is_admin):
     ann = user("ann", expires_at_ms=rights.now_ms(60), is_admin=is_admin)
     assert rights.authoriser.objection(ann, Permission.OPERATE, "acme") is None
-    assert rights.authoriser.credential_objection(ann) is None
     rights.clock.shift(60)
     for permission in (Permission.OPERATE, Permission.IDENTIFY):
         refusal = rights.authoriser.objection(ann, permission, "acme")
         assert isinstance(refusal, CredentialExpired)
-    assert isinstance(rights.authoriser.credential_objection(ann), CredentialExpired)
     assert rights.authoriser.objection(ann, Permission.PUBLIC, "acme") is None
 
 
@@ -287,7 +283,6 @@ async def test_a_use_of_a_token_forgets_nothing(rights):
 async def test_the_agents_of_a_namespace_that_was_removed_are_none_of_the_next_one(rights):
     old = agent("acme", "writer", valid_from_ms=rights.now_ms(-3600))
     assert isinstance(rights.authoriser.objection(old, Permission.READ, "acme"), EarlierNamespace)
-    assert isinstance(rights.authoriser.credential_objection(old), EarlierNamespace)
     # What was issued for this one is valid from a little before its signing, by another clock.
     new = agent("acme", "editor", valid_from_ms=rights.now_ms(-45))
     assert rights.authoriser.authorise(new, Permission.READ, "acme") is True

@@ -13,6 +13,7 @@ from tests.fakes.rights import TRUST_DOMAIN, Rights, agent, program, user
 
 UPDATE = "fleetplane.v1.RegistryService/UpdateAgent"
 BEAT = "fleetplane.v1.RegistryService/Heartbeat"
+DRAIN = "fleetplane.v1.LifecycleService/Drain"
 LIST = "fleetplane.v1.RegistryService/ListAgents"
 MAKE = "fleetplane.v1.NamespaceService/CreateNamespace"
 ENROLL = "fleetplane.v1.IdentityService/Enroll"
@@ -20,6 +21,7 @@ WHO_AM_I = "fleetplane.v1.IdentityService/WhoAmI"
 METHODS = {
     UPDATE: Needed(permission=Permission.OPERATE),
     BEAT: Needed(permission=Permission.REPORT),
+    DRAIN: Needed(permission=Permission.OPERATE, own=True),
     LIST: Needed(permission=Permission.READ, for_agents=False),
     MAKE: Needed(permission=Permission.ADMINISTER, everywhere=True),
     ENROLL: Needed(permission=Permission.PUBLIC),
@@ -126,6 +128,15 @@ async def test_an_agent_may_not_by_its_certificate_what_is_not_about_itself(righ
     assert "the certificate of an agent does not suffice" in refused.words
     await rights.bind(WRITER.name, "viewer", "acme")
     assert check.explain(WRITER, LIST, "acme").allowed
+
+
+async def test_an_agent_may_do_to_itself_what_its_role_may_do_to_nobody(check):
+    own = check.explain(WRITER, DRAIN, "acme")
+    assert own.allowed
+    assert own.permission is Permission.OPERATE
+    assert not check.explain(WRITER, DRAIN, "acme", agent_name="reader").allowed
+    assert not check.explain(WRITER, DRAIN, "umbra").allowed
+    assert not check.explain(WRITER, UPDATE, "acme").allowed
 
 
 async def test_an_agent_with_a_binding_acts_for_others_too(rights, check):
