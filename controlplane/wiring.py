@@ -33,7 +33,6 @@ from controlplane.services.access.ports import (
 from controlplane.services.beats import BeatIntake
 from controlplane.services.configs import Configs
 from controlplane.services.convergence import Convergence
-from controlplane.services.decisions import Decisions
 from controlplane.services.discovery import Discovery
 from controlplane.services.expiry import Expiry
 from controlplane.services.extra_schemas import ExtraSchemas
@@ -44,7 +43,8 @@ from controlplane.services.lifecycle.drains import Drains
 from controlplane.services.lifecycle.emergency_stops import EmergencyStops
 from controlplane.services.lifecycle.lifecycle import Lifecycle
 from controlplane.services.liveness import Liveness
-from controlplane.services.policies import Policies
+from controlplane.services.policies.decisions import Decisions
+from controlplane.services.policies.policies import Policies
 from controlplane.services.ports import BeatLog, ChangeFeed, IdSource, Ledger
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registry import Registry

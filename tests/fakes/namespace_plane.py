@@ -17,7 +17,7 @@ from controlplane.services.namespaces.namespaces import NamespaceChange, Namespa
 from controlplane.services.namespaces.quotas import QuotaKeeper
 from controlplane.services.namespaces.removal import NamespaceRemoval
 from controlplane.services.namespaces.usage import ConfigBytes, Usage
-from controlplane.services.policies import Policies
+from controlplane.services.policies.policies import Policies
 from controlplane.services.ports import Committed, Ledger, Transaction
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registration import InstanceClaim, Registered, Registration

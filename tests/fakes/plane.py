@@ -6,10 +6,10 @@ from controlplane.domain.agents import AgentSpec
 from controlplane.domain.identity import Caller
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.services.configs import Configs
-from controlplane.services.decisions import Decisions
 from controlplane.services.hub import Hub
 from controlplane.services.ids import TimeSortedIds
-from controlplane.services.policies import Policies
+from controlplane.services.policies.decisions import Decisions
+from controlplane.services.policies.policies import Policies
 from controlplane.services.ports import Ledger
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registration import InstanceClaim, Registered, Registration

@@ -13,7 +13,7 @@ from controlplane.api.status import entry_error_of
 from controlplane.api.wire import length_delimited
 from controlplane.domain.errors import DomainError
 from controlplane.domain.policies import Decision
-from controlplane.services.decisions import Answered
+from controlplane.services.policies.decisions import Answered
 from fleetplane.v1 import policy_service_pb2 as pb
 
 KEPT_DECISIONS: Final = 4096

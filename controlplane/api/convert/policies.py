@@ -25,7 +25,7 @@ from controlplane.domain.policies import (
     Target,
     Truth,
 )
-from controlplane.services.decisions import Question
+from controlplane.services.policies.decisions import Question
 from fleetplane.v1 import policy_service_pb2 as pb
 
 MAX_BATCH = 256

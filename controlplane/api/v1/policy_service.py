@@ -21,8 +21,8 @@ from controlplane.api.pagination import PageTokens, digest_of_arguments, page_si
 from controlplane.api.pipeline import decode_request, raw_unary
 from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import namespace_of
-from controlplane.services.decisions import Decisions, Question
-from controlplane.services.policies import Policies
+from controlplane.services.policies.decisions import Decisions, Question
+from controlplane.services.policies.policies import Policies
 from fleetplane.v1 import policy_service_pb2 as pb
 from fleetplane.v1 import policy_service_pb2_grpc as pb_grpc
 

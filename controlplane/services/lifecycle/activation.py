@@ -15,7 +15,7 @@ from controlplane.domain.configs import (
 from controlplane.domain.configs.document import encoded
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.policies import Effect, PolicySet, Request, validate_claims
-from controlplane.services.decisions import facts_of
+from controlplane.services.policies.decisions import facts_of
 from controlplane.services.ports import Clock
 from controlplane.services.read_model import NamespaceView
 

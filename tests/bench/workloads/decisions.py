@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from controlplane.domain.agents import Agent, AgentSpec
 from controlplane.domain.policies import Effect, Policy, PolicySet, Request, validate_claims
-from controlplane.services.decisions import facts_of
+from controlplane.services.policies.decisions import facts_of
 from fleetplane import Evaluation, FleetClient, PolicyAction, to_struct
 from fleetplane._values import JsonValue
 from fleetplane.v1 import policy_service_pb2 as pb

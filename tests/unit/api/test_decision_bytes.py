@@ -2,7 +2,7 @@ from controlplane.api.convert.decisions import KEPT_DECISIONS, DecisionBytes
 from controlplane.api.wire import length_delimited
 from controlplane.domain.errors import AgentNotFound
 from controlplane.domain.policies import Decision, DecisionReason, Effect, PolicyExplanation, Truth
-from controlplane.services.decisions import Answered
+from controlplane.services.policies.decisions import Answered
 from fleetplane.v1 import policy_service_pb2 as pb
 
 

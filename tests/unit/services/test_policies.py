@@ -14,7 +14,7 @@ from controlplane.domain.errors import (
     RevisionConflict,
 )
 from controlplane.domain.policies import DecisionReason, Effect, Policy
-from controlplane.services.decisions import Answered, Question
+from controlplane.services.policies.decisions import Answered, Question
 from tests.fakes.plane import CALLER, NS, Plane
 
 DENY_WRITES = Policy(
