@@ -25,6 +25,7 @@ from controlplane.api.v1.routing_service import RoutingService
 from controlplane.api.v1.task_service import TaskService
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.domain.policies import Effect
+from controlplane.governance_wiring import GovernanceParts, Ground
 from controlplane.services.access.ports import (
     CertificateAuthority,
     CertificateReader,
@@ -161,6 +162,21 @@ class _Builder:
             limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
             guard=self._access.guard,
         )
+        self._governance = GovernanceParts(
+            Ground(
+                settings=settings,
+                ledger=ports.ledger,
+                visible=self._visible,
+                read_model=self._read_model,
+                hub=self._hub,
+                clock=ports.clock,
+                ids=ports.ids,
+                quotas=self._quotas,
+                page_tokens=self._tokens,
+                keeper=self._keeper,
+                guard=self._access.guard,
+            )
+        )
         self._activation = PolicyActivation(ports.clock)
         self._intake = BeatIntake(ports.clock, self._liveness_settings, self._acknowledged)
         self._assigner = TaskAssigner(ports.ledger, self._read_model, ports.clock)
@@ -217,6 +233,7 @@ class _Builder:
             routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(routing, server)
             rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollout, server)
             self._access.add_services(server)
+            self._governance.add_services(server)
 
         loops, caught_up = self._loops()
         return Replica(
@@ -256,6 +273,7 @@ class _Builder:
             drains.run,
             rollouts.run,
             *self._access.loops(),
+            *self._governance.loops(),
         )
         return loops, follower.caught_up
 

@@ -161,3 +161,13 @@ def rollouts_topic(namespace: str) -> str:
 def rollout_topic(namespace: str, rollout_id: str) -> str:
     """Return the topic of one rollout."""
     return f"{namespace}/rollout/{rollout_id}"
+
+
+def governance_topic(namespace: str, collection: str) -> str:
+    """Return the topic of any record of one collection of `governance_view`."""
+    return f"{namespace}/governance/{collection}"
+
+
+def governed_topic(namespace: str, collection: str, key: str) -> str:
+    """Return the topic of one record of one collection of `governance_view`."""
+    return f"{namespace}/governance/{collection}/{key}"

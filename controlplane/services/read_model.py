@@ -18,6 +18,7 @@ from controlplane.domain.errors import NotReady
 from controlplane.domain.policies import Effect, OnError, Policy, PolicySet
 from controlplane.services.access.view import ACCESS_COLLECTIONS, AccessView
 from controlplane.services.agent_index import AgentIndex
+from controlplane.services.governance_view import GOVERNANCE_COLLECTIONS, GovernanceView
 from controlplane.services.hub import (
     Hub,
     access_topic,
@@ -67,6 +68,7 @@ class NamespaceView:
         self._config_schema: ConfigSchema | None = BASE_SCHEMA
         """None: `extra_schema` was not compiled yet."""
         self.work = WorkView(name)
+        self.governance = GovernanceView(name)
         self.access = AccessView()
         """Empty but in the system namespace."""
         self.loads_changed = False
@@ -133,6 +135,8 @@ class NamespaceView:
             case _ if collection in ACCESS_COLLECTIONS:
                 self.access.apply(collection, key, value)
                 changes.topics.add(access_topic())
+            case _ if collection in GOVERNANCE_COLLECTIONS:
+                self.governance.apply(collection, key, value, changes.topics)
             case _:
                 self.work.apply(collection, key, value, changes.topics, changes.holders)
 

@@ -56,9 +56,44 @@ class Collection(StrEnum):
     """token_id -> domain.access.records.JoinToken"""
     BANS = "bans"
     """records.ban_key -> domain.access.records.Ban"""
+    POLICY_SETTINGS = "policysettings"
+    """`settings` -> domain.policy_settings.PolicySettings"""
+    POLICY_CANDIDATES = "policysets"
+    """candidate_id -> domain.policy_candidates.PolicyCandidate"""
+    POLICY_STAGES = "policystages"
+    """`stage` -> domain.policy_candidates.PolicyStage"""
+    APPROVALS = "approvals"
+    """approval_id -> domain.approvals.model.Approval"""
+    STANDING_GRANTS = "standinggrants"
+    """grant_id -> domain.approvals.model.StandingGrant"""
+    WEBHOOK_OUTBOX = "outbox"
+    """delivery_id -> domain.approvals.outbox.Delivery"""
+    PROMPTS = "prompts"
+    """name -> domain.prompts.model.Prompt"""
+    PROMPT_VERSIONS = "promptversions"
+    """prompts.model.version_key -> domain.prompts.model.PromptVersion"""
+    PROMPT_PINS = "promptpins"
+    """prompts.model.pin_key -> domain.prompts.model.PromptPin"""
+    EVALUATIONS = "evaluations"
+    """evaluation_id -> domain.prompts.evaluations.Evaluation"""
+    EVALUATION_SCORES = "evaluationscores"
+    """evaluation_id -> bytes. Not followed: read when a comparison needs it."""
+    EXPERIMENTS = "experiments"
+    """key -> domain.experiments.model.Experiment"""
+    EXPOSURES = "exposures"
+    """experiments.model.unit_key -> domain.experiments.model.Exposure. Not followed."""
+    OUTCOMES = "outcomes"
+    """experiments.model.outcome_key -> domain.experiments.model.Outcome. Not followed."""
 
 
-UNFOLLOWED: Final = frozenset({Collection.TASK_DATA})
+UNFOLLOWED: Final = frozenset(
+    {
+        Collection.TASK_DATA,
+        Collection.EVALUATION_SCORES,
+        Collection.EXPOSURES,
+        Collection.OUTCOMES,
+    }
+)
 """Collections that are in no change entry and in no copy: too large for every replica to hold."""
 
 

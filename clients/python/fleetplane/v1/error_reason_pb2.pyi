@@ -141,6 +141,74 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_NAMESPACE_TERMINATING: _ErrorReason.ValueType  # 114
     """FAILED_PRECONDITION. The namespace is being removed. Metadata: `namespace`."""
+    ERROR_REASON_APPROVAL_NOT_FOUND: _ErrorReason.ValueType  # 120
+    """NOT_FOUND. No such approval, or it ended longer ago than approvals are kept. Metadata:
+    `approval_id`.
+    """
+    ERROR_REASON_APPROVAL_NOT_OPEN: _ErrorReason.ValueType  # 121
+    """FAILED_PRECONDITION. The approval is not in a state that allows it. Metadata: `approval_id`,
+    `state`.
+    """
+    ERROR_REASON_ALREADY_CONSUMED: _ErrorReason.ValueType  # 122
+    """FAILED_PRECONDITION. The grant was used, by another `consume_id`. Metadata: `approval_id`."""
+    ERROR_REASON_APPROVAL_EXPIRED: _ErrorReason.ValueType  # 123
+    """FAILED_PRECONDITION. The time to decide, or to use the grant, is over. Metadata: `approval_id`."""
+    ERROR_REASON_DIGEST_MISMATCH: _ErrorReason.ValueType  # 124
+    """FAILED_PRECONDITION. The action is not the one that was approved. Metadata: `approval_id`, `digest`,
+    `approved_digest`.
+    """
+    ERROR_REASON_POLICY_NOW_DENIES: _ErrorReason.ValueType  # 125
+    """FAILED_PRECONDITION. The policies of today refuse what was approved. Metadata: `approval_id`,
+    `policies`.
+    """
+    ERROR_REASON_APPROVAL_SUPERSEDED: _ErrorReason.ValueType  # 126
+    """FAILED_PRECONDITION. The policies of today ask for more than was given; ask again. Metadata:
+    `approval_id`.
+    """
+    ERROR_REASON_SELF_APPROVAL: _ErrorReason.ValueType  # 127
+    """PERMISSION_DENIED. Nobody approves what it has asked for itself. Metadata: `approval_id`."""
+    ERROR_REASON_NOT_ELIGIBLE: _ErrorReason.ValueType  # 128
+    """PERMISSION_DENIED. The caller is not among those who may decide now. Metadata: `approval_id`, `stage`."""
+    ERROR_REASON_VOTE_CONFLICT: _ErrorReason.ValueType  # 129
+    """ALREADY_EXISTS. The caller has voted otherwise, and a vote stands. Metadata: `approval_id`."""
+    ERROR_REASON_STANDING_GRANT_NOT_FOUND: _ErrorReason.ValueType  # 130
+    """NOT_FOUND. No such standing grant. Metadata: `grant_id`."""
+    ERROR_REASON_DECISION_NOT_FOUND: _ErrorReason.ValueType  # 140
+    """NOT_FOUND. No such decision, or it was made longer ago than decisions are kept. Metadata:
+    `decision_id`.
+    """
+    ERROR_REASON_POLICY_CANDIDATE_NOT_FOUND: _ErrorReason.ValueType  # 141
+    """NOT_FOUND. No such candidate set of policies. Metadata: `candidate_id`."""
+    ERROR_REASON_POLICY_TESTS_FAILED: _ErrorReason.ValueType  # 142
+    """FAILED_PRECONDITION. Tests stored with the policies fail. Metadata: `failed`, and `test.<name>` = why."""
+    ERROR_REASON_TOO_MANY_FLIPS: _ErrorReason.ValueType  # 143
+    """FAILED_PRECONDITION. More recorded decisions would come out otherwise than allowed. Metadata:
+    `flips`, `max_flips`, `replayed`.
+    """
+    ERROR_REASON_PROMPT_NOT_FOUND: _ErrorReason.ValueType  # 150
+    """NOT_FOUND. No such prompt. Metadata: `prompt`."""
+    ERROR_REASON_PROMPT_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 151
+    """NOT_FOUND. The prompt has no such version. Metadata: `prompt`, `version`."""
+    ERROR_REASON_LABEL_NOT_FOUND: _ErrorReason.ValueType  # 152
+    """NOT_FOUND. The prompt has no such label. Metadata: `prompt`, `label`."""
+    ERROR_REASON_GATE_BLOCKED: _ErrorReason.ValueType  # 153
+    """FAILED_PRECONDITION. The gate of the label did not pass. Metadata: `prompt`, `label`, `verdict`."""
+    ERROR_REASON_EVALUATION_NOT_FOUND: _ErrorReason.ValueType  # 154
+    """NOT_FOUND. No such evaluation. Metadata: `evaluation_id`."""
+    ERROR_REASON_NOT_COMPARABLE: _ErrorReason.ValueType  # 155
+    """FAILED_PRECONDITION. The evaluations cannot be compared. Metadata: `why`."""
+    ERROR_REASON_EXPERIMENT_NOT_FOUND: _ErrorReason.ValueType  # 160
+    """NOT_FOUND. No such experiment. Metadata: `experiment`."""
+    ERROR_REASON_EXPERIMENT_EXISTS: _ErrorReason.ValueType  # 161
+    """ALREADY_EXISTS. Metadata: `experiment`."""
+    ERROR_REASON_EXPERIMENT_ACTIVE: _ErrorReason.ValueType  # 162
+    """FAILED_PRECONDITION. Another experiment runs on the same subject. Metadata: `experiment`."""
+    ERROR_REASON_NOT_EXPOSED: _ErrorReason.ValueType  # 163
+    """NOT_FOUND. The unit was not exposed to this phase of the experiment. Metadata: `unit`."""
+    ERROR_REASON_AUDIT_TRIMMED: _ErrorReason.ValueType  # 170
+    """OUT_OF_RANGE. The audit before that sequence was exported and trimmed. Metadata: `first_sequence`."""
+    ERROR_REASON_AUDIT_NOT_EXPORTED: _ErrorReason.ValueType  # 171
+    """FAILED_PRECONDITION. What is not sealed and exported is not trimmed. Metadata: `sealed_through`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every non-OK answer of Fleetplane carries a `google.rpc.ErrorInfo` with
@@ -264,6 +332,74 @@ each kind of thing, such as `agents`.
 """
 ERROR_REASON_NAMESPACE_TERMINATING: ErrorReason.ValueType  # 114
 """FAILED_PRECONDITION. The namespace is being removed. Metadata: `namespace`."""
+ERROR_REASON_APPROVAL_NOT_FOUND: ErrorReason.ValueType  # 120
+"""NOT_FOUND. No such approval, or it ended longer ago than approvals are kept. Metadata:
+`approval_id`.
+"""
+ERROR_REASON_APPROVAL_NOT_OPEN: ErrorReason.ValueType  # 121
+"""FAILED_PRECONDITION. The approval is not in a state that allows it. Metadata: `approval_id`,
+`state`.
+"""
+ERROR_REASON_ALREADY_CONSUMED: ErrorReason.ValueType  # 122
+"""FAILED_PRECONDITION. The grant was used, by another `consume_id`. Metadata: `approval_id`."""
+ERROR_REASON_APPROVAL_EXPIRED: ErrorReason.ValueType  # 123
+"""FAILED_PRECONDITION. The time to decide, or to use the grant, is over. Metadata: `approval_id`."""
+ERROR_REASON_DIGEST_MISMATCH: ErrorReason.ValueType  # 124
+"""FAILED_PRECONDITION. The action is not the one that was approved. Metadata: `approval_id`, `digest`,
+`approved_digest`.
+"""
+ERROR_REASON_POLICY_NOW_DENIES: ErrorReason.ValueType  # 125
+"""FAILED_PRECONDITION. The policies of today refuse what was approved. Metadata: `approval_id`,
+`policies`.
+"""
+ERROR_REASON_APPROVAL_SUPERSEDED: ErrorReason.ValueType  # 126
+"""FAILED_PRECONDITION. The policies of today ask for more than was given; ask again. Metadata:
+`approval_id`.
+"""
+ERROR_REASON_SELF_APPROVAL: ErrorReason.ValueType  # 127
+"""PERMISSION_DENIED. Nobody approves what it has asked for itself. Metadata: `approval_id`."""
+ERROR_REASON_NOT_ELIGIBLE: ErrorReason.ValueType  # 128
+"""PERMISSION_DENIED. The caller is not among those who may decide now. Metadata: `approval_id`, `stage`."""
+ERROR_REASON_VOTE_CONFLICT: ErrorReason.ValueType  # 129
+"""ALREADY_EXISTS. The caller has voted otherwise, and a vote stands. Metadata: `approval_id`."""
+ERROR_REASON_STANDING_GRANT_NOT_FOUND: ErrorReason.ValueType  # 130
+"""NOT_FOUND. No such standing grant. Metadata: `grant_id`."""
+ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 140
+"""NOT_FOUND. No such decision, or it was made longer ago than decisions are kept. Metadata:
+`decision_id`.
+"""
+ERROR_REASON_POLICY_CANDIDATE_NOT_FOUND: ErrorReason.ValueType  # 141
+"""NOT_FOUND. No such candidate set of policies. Metadata: `candidate_id`."""
+ERROR_REASON_POLICY_TESTS_FAILED: ErrorReason.ValueType  # 142
+"""FAILED_PRECONDITION. Tests stored with the policies fail. Metadata: `failed`, and `test.<name>` = why."""
+ERROR_REASON_TOO_MANY_FLIPS: ErrorReason.ValueType  # 143
+"""FAILED_PRECONDITION. More recorded decisions would come out otherwise than allowed. Metadata:
+`flips`, `max_flips`, `replayed`.
+"""
+ERROR_REASON_PROMPT_NOT_FOUND: ErrorReason.ValueType  # 150
+"""NOT_FOUND. No such prompt. Metadata: `prompt`."""
+ERROR_REASON_PROMPT_VERSION_NOT_FOUND: ErrorReason.ValueType  # 151
+"""NOT_FOUND. The prompt has no such version. Metadata: `prompt`, `version`."""
+ERROR_REASON_LABEL_NOT_FOUND: ErrorReason.ValueType  # 152
+"""NOT_FOUND. The prompt has no such label. Metadata: `prompt`, `label`."""
+ERROR_REASON_GATE_BLOCKED: ErrorReason.ValueType  # 153
+"""FAILED_PRECONDITION. The gate of the label did not pass. Metadata: `prompt`, `label`, `verdict`."""
+ERROR_REASON_EVALUATION_NOT_FOUND: ErrorReason.ValueType  # 154
+"""NOT_FOUND. No such evaluation. Metadata: `evaluation_id`."""
+ERROR_REASON_NOT_COMPARABLE: ErrorReason.ValueType  # 155
+"""FAILED_PRECONDITION. The evaluations cannot be compared. Metadata: `why`."""
+ERROR_REASON_EXPERIMENT_NOT_FOUND: ErrorReason.ValueType  # 160
+"""NOT_FOUND. No such experiment. Metadata: `experiment`."""
+ERROR_REASON_EXPERIMENT_EXISTS: ErrorReason.ValueType  # 161
+"""ALREADY_EXISTS. Metadata: `experiment`."""
+ERROR_REASON_EXPERIMENT_ACTIVE: ErrorReason.ValueType  # 162
+"""FAILED_PRECONDITION. Another experiment runs on the same subject. Metadata: `experiment`."""
+ERROR_REASON_NOT_EXPOSED: ErrorReason.ValueType  # 163
+"""NOT_FOUND. The unit was not exposed to this phase of the experiment. Metadata: `unit`."""
+ERROR_REASON_AUDIT_TRIMMED: ErrorReason.ValueType  # 170
+"""OUT_OF_RANGE. The audit before that sequence was exported and trimmed. Metadata: `first_sequence`."""
+ERROR_REASON_AUDIT_NOT_EXPORTED: ErrorReason.ValueType  # 171
+"""FAILED_PRECONDITION. What is not sealed and exported is not trimmed. Metadata: `sealed_through`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
