@@ -32,6 +32,7 @@ from controlplane.domain.policies import (
     Effect,
     PolicySet,
     Request,
+    compile_policies,
     is_identifier,
     validate_claims,
 )
@@ -163,7 +164,7 @@ def run_here(cases: Cases, policies: Sequence[PolicyDocument]) -> list[Verdict]:
     Raises:
         InvalidArgument: a policy is not valid, or an id is there twice.
     """
-    rules = PolicySet.compile(
+    rules = compile_policies(
         (one.to_policy() for one in policies), revision=0, default_effect=cases.default
     )
     now_ms = time.time_ns() // 1_000_000

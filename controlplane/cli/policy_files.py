@@ -153,7 +153,7 @@ def policies_at(path: Path) -> list[PolicyDocument]:
     if not found:
         raise WrongInput(f"{path}: holds no policy")
     documents = [policy for _, policy in found.values()]
-    engine.PolicySet.compile((one.to_policy() for one in documents), revision=0)
+    engine.compile_policies((one.to_policy() for one in documents), revision=0)
     return documents
 
 

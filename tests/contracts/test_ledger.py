@@ -9,7 +9,6 @@ from controlplane.domain.agents import AgentStatus
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer, LayerKind, LayerScope
 from controlplane.domain.errors import RequestIdReused
-from controlplane.domain.policies.model import Effect, Policy
 from controlplane.services.ports import (
     ABSENT,
     Append,
@@ -25,6 +24,7 @@ from controlplane.services.ports import (
     SetDeadline,
     Step,
 )
+from fleetplane_policy.model import Effect, Policy
 from tests.fakes.store_world import World
 from tests.fakes.transactions import NS, agent, instance, put_name, transaction
 

@@ -6,21 +6,21 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.errors import DomainError
-from controlplane.domain.policies import (
+from fleetplane_policy import (
     Effect,
     ExplainLevel,
+    MalformedInput,
     Policy,
     PolicySet,
     Request,
     Target,
     validate_policy,
 )
-from controlplane.domain.policies.claims import validate_claims
-from controlplane.domain.policies.engine import OnError
-from controlplane.domain.policies.globs import compile_glob, compile_regex
-from controlplane.domain.policies.lint import lint
-from controlplane.domain.policies.operators import OPERATORS
+from fleetplane_policy.claims import validate_claims
+from fleetplane_policy.engine import OnError
+from fleetplane_policy.globs import compile_glob, compile_regex
+from fleetplane_policy.lint import lint
+from fleetplane_policy.operators import OPERATORS
 from tests.fakes.fuzzing import FUZZED, json_values, numbers, texts
 
 _ATTRIBUTES = st.sampled_from([
@@ -76,7 +76,7 @@ def test_any_condition_is_refused_or_decides(
     policies = PolicySet.compile([policy], revision=1, on_error=OnError.QUARANTINE)
     assert bool(policies.quarantined) == bool(problems)
     asked = {"context": claims}
-    with contextlib.suppress(DomainError):
+    with contextlib.suppress(MalformedInput):
         asked = validate_claims(asked)
         request = Request(
             agent_id="a", action=action, tool=tool, facts={"agent_id": "a"}, claims=asked, now_ms=0
@@ -92,7 +92,7 @@ def test_any_condition_is_refused_or_decides(
 @FUZZED
 @given(claims=json_values)
 def test_any_claims_are_refused_or_plain(claims: Any) -> None:
-    with contextlib.suppress(DomainError):
+    with contextlib.suppress(MalformedInput):
         validate_claims({"claims": claims})
 
 

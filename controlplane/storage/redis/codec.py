@@ -20,12 +20,12 @@ from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer
 from controlplane.domain.drains import Drain, EmergencyStop, StopAcknowledgement
 from controlplane.domain.namespaces import Namespace
-from controlplane.domain.policies.model import Policy
 from controlplane.domain.rollouts.model import Rollout
 from controlplane.domain.routes import Route, SessionPin
 from controlplane.domain.tasks import Task, TaskStream
 from controlplane.services.ports import Record
 from controlplane.storage.stamps import stamp_in_place
+from fleetplane_policy.model import Policy
 
 # Every type that may be stored: (type, tag, current schema version). A tag is never used again for
 # another type. The last one takes plain data: None, numbers, lists, maps.

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from controlplane.domain.agents import Activation, Agent, AgentSpec, AgentStatus, Instance
 from controlplane.domain.configs.layers import ConfigLayer, LayerKind, LayerScope
-from controlplane.domain.policies.model import Effect, Policy, PolicyScope, Target
 from controlplane.storage.redis.codec import (
     UnreadableRecord,
     decode_frame,
@@ -13,6 +12,7 @@ from controlplane.storage.redis.codec import (
     decode_value,
     encode_value,
 )
+from fleetplane_policy.model import Effect, Policy, PolicyScope, Target
 from tests.fakes.transactions import agent
 
 text = st.text(max_size=20)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.policies import (
+from fleetplane_policy import (
     CLAIM_BYTES_LIMIT,
     CLAIM_DEPTH_LIMIT,
+    MalformedInput,
     is_identifier,
     validate_claims,
 )
@@ -43,12 +43,12 @@ def test_text_is_normalised_keys_and_values_alike() -> None:
 
 def test_the_depth_limit_is_inclusive() -> None:
     validate_claims(nested(CLAIM_DEPTH_LIMIT))
-    with pytest.raises(InvalidArgument, match="deeper than 64"):
+    with pytest.raises(MalformedInput, match="deeper than 64"):
         validate_claims(nested(CLAIM_DEPTH_LIMIT + 1))
     lists: Any = []
     for _ in range(100_000):
         lists = [lists]
-    with pytest.raises(InvalidArgument, match="deeper than 64"):
+    with pytest.raises(MalformedInput, match="deeper than 64"):
         validate_claims({"k": lists})
 
 
@@ -60,7 +60,7 @@ def test_the_size_limit_holds_and_ends_the_walk() -> None:
         {"k": [0] * CLAIM_BYTES_LIMIT},
         {f"k{i}": i for i in range(CLAIM_BYTES_LIMIT // 4)},
     ):
-        with pytest.raises(InvalidArgument, match="larger than 1048576 bytes"):
+        with pytest.raises(MalformedInput, match="larger than 1048576 bytes"):
             validate_claims(claims)
 
 
@@ -80,13 +80,13 @@ def test_the_size_limit_holds_and_ends_the_walk() -> None:
     ],
 )
 def test_what_json_cannot_say_is_refused(claims: dict[Any, Any], field: str, why: str) -> None:
-    with pytest.raises(InvalidArgument, match=why) as refused:
+    with pytest.raises(MalformedInput, match=why) as refused:
         validate_claims(claims)
     assert refused.value.violations[0].field == field
 
 
 def test_all_violations_are_listed_but_not_without_end() -> None:
-    with pytest.raises(InvalidArgument) as refused:
+    with pytest.raises(MalformedInput) as refused:
         validate_claims({f"k{i}": float("nan") for i in range(100)}, field="claims")
     assert len(refused.value.violations) == 20
     assert refused.value.violations[0].field == "claims.k0"

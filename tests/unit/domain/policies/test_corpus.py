@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from controlplane.domain.policies import (
+from fleetplane_policy import (
     Decision,
     Effect,
     ExplainLevel,

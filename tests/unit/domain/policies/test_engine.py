@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.policies import (
+from fleetplane_policy import (
     DEFAULT_SCHEMA,
     Attribute,
     AttributeType,
     DecisionReason,
     Effect,
     ExplainLevel,
+    MalformedInput,
     OnError,
     Policy,
     PolicyScope,
@@ -20,11 +20,11 @@ from controlplane.domain.policies import (
     Request,
     Target,
 )
-from controlplane.domain.policies import engine as engine_module
-from controlplane.domain.policies import index as index_module
-from controlplane.domain.policies.compiled import CompiledPolicy
-from controlplane.domain.policies.compiler import ConditionCompiler
-from controlplane.domain.policies.index import PolicyIndex
+from fleetplane_policy import engine as engine_module
+from fleetplane_policy import index as index_module
+from fleetplane_policy.compiled import CompiledPolicy
+from fleetplane_policy.compiler import ConditionCompiler
+from fleetplane_policy.index import PolicyIndex
 
 
 def ask(action: str = "act", *, tool: str = "", now_ms: int = 0, **claims: Any) -> Request:
@@ -44,7 +44,7 @@ def test_an_invalid_policy_refuses_the_whole_set_naming_every_violation() -> Non
         deny("two", {"tool": []}),
         deny("ok", {"tool": "x"}),
     ]
-    with pytest.raises(InvalidArgument) as refused:
+    with pytest.raises(MalformedInput) as refused:
         PolicySet.compile(policies, revision=1)
     assert [v.field for v in refused.value.violations] == [
         "policies[one].conditions.enviroment",
@@ -54,14 +54,14 @@ def test_an_invalid_policy_refuses_the_whole_set_naming_every_violation() -> Non
 
 def test_a_policy_id_twice_is_refused() -> None:
     twice = [deny("p", {"tool": "x"}), deny("p", {"tool": "y"})]
-    with pytest.raises(InvalidArgument, match="twice"):
+    with pytest.raises(MalformedInput, match="twice"):
         PolicySet.compile(twice, revision=1)
-    with pytest.raises(InvalidArgument, match="twice"):
+    with pytest.raises(MalformedInput, match="twice"):
         PolicySet.compile([], revision=1).with_changes(put=twice, revision=2)
 
 
 def test_the_default_is_allow_or_deny() -> None:
-    with pytest.raises(InvalidArgument, match="ALLOW or DENY"):
+    with pytest.raises(MalformedInput, match="ALLOW or DENY"):
         PolicySet.compile([], revision=1, default_effect=Effect.LOG_ONLY)
 
 
@@ -108,7 +108,7 @@ def test_an_unreadable_target_counts_as_everything() -> None:
 
 def test_changes_quarantine_and_leave_quarantine_too() -> None:
     rules = PolicySet.compile([], revision=1)
-    with pytest.raises(InvalidArgument):
+    with pytest.raises(MalformedInput):
         rules.with_changes(put=[deny("p", {"unheard": 1})], revision=2)
     broken = rules.with_changes(
         put=[deny("p", {"unheard": 1})], revision=2, on_error=OnError.QUARANTINE

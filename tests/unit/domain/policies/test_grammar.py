@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.policies import (
+from fleetplane_policy import (
     DEFAULT_SCHEMA,
     PRIORITY_LIMIT,
     Attribute,
     AttributeSchema,
     AttributeType,
     Effect,
+    MalformedInput,
     Policy,
     PolicyScope,
     PolicySet,
@@ -156,7 +156,7 @@ def test_every_violation_is_reported_at_once() -> None:
         "conditions.enviroment",
         "conditions.any[0].tol",
     ]
-    with pytest.raises(InvalidArgument) as refused:
+    with pytest.raises(MalformedInput) as refused:
         require_valid_policy(policy)
     assert len(refused.value.violations) == 12
 
@@ -286,5 +286,5 @@ def test_a_namespace_may_declare_more_attributes() -> None:
     ],
 )
 def test_a_schema_refuses_names_that_would_confuse(attribute: Attribute, why: str) -> None:
-    with pytest.raises(InvalidArgument, match=why):
+    with pytest.raises(MalformedInput, match=why):
         DEFAULT_SCHEMA.extended([attribute])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.policies import (
+from fleetplane_policy import (
     Effect,
     LintCode,
     OnMissing,

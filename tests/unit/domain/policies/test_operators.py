@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.policies import Attribute, AttributeType, Source
-from controlplane.domain.policies.attributes import DEFAULT_SCHEMA
-from controlplane.domain.policies.operators import OPERATORS, build_test
-from controlplane.domain.policies.truth import ERROR, FALSE, TRUE
+from fleetplane_policy import Attribute, AttributeType, MalformedInput, Source
+from fleetplane_policy.attributes import DEFAULT_SCHEMA
+from fleetplane_policy.operators import OPERATORS, build_test
+from fleetplane_policy.truth import ERROR, FALSE, TRUE
 
 SCHEMA = DEFAULT_SCHEMA.extended(
     [
@@ -307,5 +306,5 @@ def test_a_malformed_time_window_is_refused(window: Any) -> None:
 
 
 def test_a_fact_cannot_be_redeclared_as_something_a_caller_may_claim() -> None:
-    with pytest.raises(InvalidArgument, match="agent_tags"):
+    with pytest.raises(MalformedInput, match="agent_tags"):
         DEFAULT_SCHEMA.extended([Attribute(name="agent_tags", type=AttributeType.MAP)])

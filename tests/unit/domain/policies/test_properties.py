@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.domain.policies import (
+from fleetplane_policy import (
     Decision,
     Effect,
     OnMissing,
@@ -16,7 +16,7 @@ from controlplane.domain.policies import (
     Target,
     validate_policy,
 )
-from controlplane.domain.policies.combining import STRICTNESS
+from fleetplane_policy.combining import STRICTNESS
 
 ACTIONS = ("read", "write", "db:users:read", "db:users:write", "db:a:b:write")
 TOOLS = ("", "shell", "sql:select")

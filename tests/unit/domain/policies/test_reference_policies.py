@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import yaml
 
-from controlplane.domain.policies import DecisionReason, Effect, Policy, PolicySet, Request, lint
+from fleetplane_policy import DecisionReason, Effect, Policy, PolicySet, Request, lint
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "policies" / "reference.yaml"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.policies import (
+from fleetplane_policy import (
     DecisionReason,
     Effect,
     OnMissing,
@@ -14,10 +14,10 @@ from controlplane.domain.policies import (
     Request,
     Truth,
 )
-from controlplane.domain.policies.attributes import DEFAULT_SCHEMA
-from controlplane.domain.policies.compiler import ConditionCompiler
-from controlplane.domain.policies.grammar import parse
-from controlplane.domain.policies.truth import ERROR, FALSE, MISSING, TRUE
+from fleetplane_policy.attributes import DEFAULT_SCHEMA
+from fleetplane_policy.compiler import ConditionCompiler
+from fleetplane_policy.grammar import parse
+from fleetplane_policy.truth import ERROR, FALSE, MISSING, TRUE
 
 LEAVES: dict[int, dict[str, Any]] = {
     FALSE: {"claim.f": "x"},

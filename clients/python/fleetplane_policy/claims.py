@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any, Final
 from unicodedata import is_normalized, normalize
 
-from controlplane.domain.errors import FieldViolation, InvalidArgument
+from fleetplane_policy.errors import FieldViolation, MalformedInput
 
 CLAIM_DEPTH_LIMIT: Final = 64
 """Levels of nesting of the claims; the claims themselves are level 1."""
@@ -28,7 +28,7 @@ def validate_claims(claims: Mapping[str, Any], *, field: str = "context") -> dic
     treatment once, when they are stored.
 
     Raises:
-        InvalidArgument: NaN or infinite numbers, numbers beyond a double, keys that are not strings
+        MalformedInput: NaN or infinite numbers, numbers beyond a double, keys that are not strings
             or become equal, lone surrogates, other values than JSON has, deeper than 64 levels, or
             more than 1 MiB.
     """
@@ -37,9 +37,9 @@ def validate_claims(claims: Mapping[str, Any], *, field: str = "context") -> dic
     walk = _Walk()
     clean = walk.mapping(claims, (None, field), 1)
     if walk.size > CLAIM_BYTES_LIMIT:
-        raise InvalidArgument.of(field, f"is larger than {CLAIM_BYTES_LIMIT} bytes")
+        raise MalformedInput.of(field, f"is larger than {CLAIM_BYTES_LIMIT} bytes")
     if walk.violations:
-        raise InvalidArgument(*walk.violations)
+        raise MalformedInput(*walk.violations)
     return clean
 
 

@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import idna
 from semver import Version
 
-from controlplane.domain.policies.attributes import ResolvedAttribute
-from controlplane.domain.policies.comparisons import LIST_LIMIT
-from controlplane.domain.policies.globs import compile_glob, compile_regex
-from controlplane.domain.policies.truth import ERROR, FALSE, TRUE, Test
+from fleetplane_policy.attributes import ResolvedAttribute
+from fleetplane_policy.comparisons import LIST_LIMIT
+from fleetplane_policy.globs import compile_glob, compile_regex
+from fleetplane_policy.truth import ERROR, FALSE, TRUE, Test
 
 _HOST_LIMIT: Final = 253  # characters of a DNS name
 _LABEL_LIMIT: Final = 63  # characters of one DNS label

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.domain.policies.attributes import ResolvedAttribute, Source
-from controlplane.domain.policies.truth import Test
+from fleetplane_policy.attributes import ResolvedAttribute, Source
+from fleetplane_policy.truth import Test
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,12 @@ from enum import StrEnum
 from itertools import combinations, islice
 from typing import Final
 
-from controlplane.domain.policies.attributes import DEFAULT_SCHEMA, UNSET, AttributeSchema, Source
-from controlplane.domain.policies.compiled import NAMESPACE_LEVEL, CompiledPolicy
-from controlplane.domain.policies.compiler import ConditionCompiler
-from controlplane.domain.policies.model import Effect, OnMissing, Policy
-from controlplane.domain.policies.nodes import Leaf, leaves, required, required_strings
-from controlplane.domain.policies.operators import PRESENCE
+from fleetplane_policy.attributes import DEFAULT_SCHEMA, UNSET, AttributeSchema, Source
+from fleetplane_policy.compiled import NAMESPACE_LEVEL, CompiledPolicy
+from fleetplane_policy.compiler import ConditionCompiler
+from fleetplane_policy.model import Effect, OnMissing, Policy
+from fleetplane_policy.nodes import Leaf, leaves, required, required_strings
+from fleetplane_policy.operators import PRESENCE
 
 WARNINGS_LIMIT: Final = 200
 """Warnings returned at most; a set with more has one cause repeated."""

@@ -19,7 +19,7 @@ from string import ascii_lowercase, digits
 from types import MappingProxyType
 from typing import Any, Final
 
-from controlplane.domain.errors import FieldViolation, InvalidArgument
+from fleetplane_policy.errors import FieldViolation, MalformedInput
 
 
 class AttributeType(StrEnum):
@@ -134,13 +134,13 @@ class AttributeSchema:
         """Return this schema with more attributes; well-known claims may be declared anew.
 
         Raises:
-            InvalidArgument: a malformed or reserved name, or an attempt to redeclare a fact or a
+            MalformedInput: a malformed or reserved name, or an attempt to redeclare a fact or a
                 field of the request (that would let a caller speak for the registry).
         """
         added = tuple(attributes)
         violations = [v for a in added if (v := self._violation(a)) is not None]
         if violations:
-            raise InvalidArgument(*violations)
+            raise MalformedInput(*violations)
         return AttributeSchema((*self.attributes.values(), *added))
 
     def _violation(self, attribute: Attribute) -> FieldViolation | None:

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
-from controlplane.domain.policies import comparisons, matchers
-from controlplane.domain.policies.attributes import AttributeType, ResolvedAttribute
-from controlplane.domain.policies.truth import FALSE, TRUE, Test
+from fleetplane_policy import comparisons, matchers
+from fleetplane_policy.attributes import AttributeType, ResolvedAttribute
+from fleetplane_policy.truth import FALSE, TRUE, Test
 
 Builder = Callable[[ResolvedAttribute, str, Any], Test]
 

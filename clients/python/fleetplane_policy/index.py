@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from controlplane.domain.policies.compiled import ID_LEVEL, NAMESPACE_LEVEL, CompiledPolicy, Judged
-from controlplane.domain.policies.truth import Condition
+from fleetplane_policy.compiled import ID_LEVEL, NAMESPACE_LEVEL, CompiledPolicy, Judged
+from fleetplane_policy.truth import Condition
 
 Entry = tuple[Condition, tuple[Judged, ...]]
 """What judging needs of a policy: its indexed test, and its judgement per value."""

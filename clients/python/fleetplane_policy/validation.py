@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from string import ascii_letters, digits
 from typing import Final
 
-from controlplane.domain.errors import FieldViolation, InvalidArgument
-from controlplane.domain.policies.attributes import (
+from fleetplane_policy.attributes import (
     DEFAULT_DELIMITERS,
     DEFAULT_SCHEMA,
     AttributeSchema,
 )
-from controlplane.domain.policies.globs import compile_glob
-from controlplane.domain.policies.grammar import parse
-from controlplane.domain.policies.model import PRIORITY_LIMIT, Effect, Policy
+from fleetplane_policy.errors import FieldViolation, MalformedInput
+from fleetplane_policy.globs import compile_glob
+from fleetplane_policy.grammar import parse
+from fleetplane_policy.model import PRIORITY_LIMIT, Effect, Policy
 
 ID_LIMIT: Final = 256
 """Characters of a policy id, an action and a tool."""
@@ -41,11 +41,11 @@ def require_valid_policy(policy: Policy, schema: AttributeSchema = DEFAULT_SCHEM
     """Refuse a policy that is not valid.
 
     Raises:
-        InvalidArgument: with every violation.
+        MalformedInput: with every violation.
     """
     violations = validate_policy(policy, schema)
     if violations:
-        raise InvalidArgument(*violations)
+        raise MalformedInput(*violations)
 
 
 def is_identifier(text: str) -> bool:

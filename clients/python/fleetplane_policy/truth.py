@@ -38,7 +38,7 @@ that value then takes part in the combination (so `not` of a `match` leaf is F).
 from collections.abc import Callable
 from typing import Any, Final
 
-from controlplane.domain.policies.model import Request, Truth
+from fleetplane_policy.model import Request, Truth
 
 FALSE: Final = 0
 TRUE: Final = 1

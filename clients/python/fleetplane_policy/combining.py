@@ -15,9 +15,9 @@ never matters: every tie is settled by strictness, then listed by policy id.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from controlplane.domain.policies.compiled import CompiledPolicy, Judged
-from controlplane.domain.policies.model import Decision, DecisionReason, Effect, Observation
-from controlplane.domain.policies.truth import ERROR, MISSING, SHOWN, TRUE
+from fleetplane_policy.compiled import CompiledPolicy, Judged
+from fleetplane_policy.model import Decision, DecisionReason, Effect, Observation
+from fleetplane_policy.truth import ERROR, MISSING, SHOWN, TRUE
 
 STRICTNESS: Final = {
     Effect.LOG_ONLY: 0,

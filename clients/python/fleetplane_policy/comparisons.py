@@ -12,8 +12,8 @@ from math import inf
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Final
 
-from controlplane.domain.policies.attributes import AttributeType, ResolvedAttribute
-from controlplane.domain.policies.truth import ERROR, FALSE, NEGATED, TRUE, Test
+from fleetplane_policy.attributes import AttributeType, ResolvedAttribute
+from fleetplane_policy.truth import ERROR, FALSE, NEGATED, TRUE, Test
 
 Compare = Callable[[Any, Any], bool]
 

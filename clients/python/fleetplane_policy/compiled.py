@@ -2,15 +2,15 @@
 
 from typing import Final
 
-from controlplane.domain.errors import FieldViolation
-from controlplane.domain.policies.attributes import DEFAULT_DELIMITERS, AttributeSchema, Source
-from controlplane.domain.policies.compiler import ConditionCompiler
-from controlplane.domain.policies.globs import Matcher, compile_globs, is_literal
-from controlplane.domain.policies.grammar import parse
-from controlplane.domain.policies.model import Effect, OnMissing, Policy, Request
-from controlplane.domain.policies.nodes import All, Broken, Node, required_strings, without_pinned
-from controlplane.domain.policies.truth import ERROR, FALSE, MISSING, NEGATED, TRUE, Condition
-from controlplane.domain.policies.validation import envelope_violations, target_violations
+from fleetplane_policy.attributes import DEFAULT_DELIMITERS, AttributeSchema, Source
+from fleetplane_policy.compiler import ConditionCompiler
+from fleetplane_policy.errors import FieldViolation
+from fleetplane_policy.globs import Matcher, compile_globs, is_literal
+from fleetplane_policy.grammar import parse
+from fleetplane_policy.model import Effect, OnMissing, Policy, Request
+from fleetplane_policy.nodes import All, Broken, Node, required_strings, without_pinned
+from fleetplane_policy.truth import ERROR, FALSE, MISSING, NEGATED, TRUE, Condition
+from fleetplane_policy.validation import envelope_violations, target_violations
 
 NAMESPACE_LEVEL: Final = 0
 """Policies of the whole namespace."""

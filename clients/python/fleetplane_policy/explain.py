@@ -6,15 +6,15 @@ Explaining judges again, by walking the parsed condition; it is for people and c
 from collections.abc import Iterable
 from typing import Any, Final
 
-from controlplane.domain.policies.combining import is_candidate
-from controlplane.domain.policies.compiled import CompiledPolicy
-from controlplane.domain.policies.compiler import (
+from fleetplane_policy.combining import is_candidate
+from fleetplane_policy.compiled import CompiledPolicy
+from fleetplane_policy.compiler import (
     ABSENT,
     UNREADABLE,
     ConditionCompiler,
     compile_reader,
 )
-from controlplane.domain.policies.model import (
+from fleetplane_policy.model import (
     ConditionExplanation,
     Decision,
     Effect,
@@ -22,8 +22,8 @@ from controlplane.domain.policies.model import (
     PolicyExplanation,
     Request,
 )
-from controlplane.domain.policies.nodes import All, Always, AnyOf, Broken, Leaf, Node, Not
-from controlplane.domain.policies.truth import ERROR, FALSE, NEGATED, SHOWN, TRUE
+from fleetplane_policy.nodes import All, Always, AnyOf, Broken, Leaf, Node, Not
+from fleetplane_policy.truth import ERROR, FALSE, NEGATED, SHOWN, TRUE
 
 _TEXT_LIMIT: Final = 200  # characters of one shown value: readable, and no way to smuggle payloads
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from controlplane.domain.policies.attributes import ResolvedAttribute, Source
-from controlplane.domain.policies.model import Request
-from controlplane.domain.policies.nodes import All, Always, AnyOf, Broken, Leaf, Node, Not
-from controlplane.domain.policies.truth import ERROR, FALSE, NEGATED, TRUE, Condition, Test
+from fleetplane_policy.attributes import ResolvedAttribute, Source
+from fleetplane_policy.model import Request
+from fleetplane_policy.nodes import All, Always, AnyOf, Broken, Leaf, Node, Not
+from fleetplane_policy.truth import ERROR, FALSE, NEGATED, TRUE, Condition, Test
 
 ABSENT: Final = object()
 """What a reader returns for an attribute the request does not have."""

@@ -24,14 +24,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from controlplane.domain.errors import FieldViolation, InvalidArgument
-from controlplane.domain.policies.attributes import DEFAULT_SCHEMA, AttributeSchema
-from controlplane.domain.policies.combining import combine
-from controlplane.domain.policies.compiled import CompiledPolicy, Judged, agent_name
-from controlplane.domain.policies.compiler import ConditionCompiler
-from controlplane.domain.policies.explain import explain, explain_policy
-from controlplane.domain.policies.index import Candidates, Entry, PolicyIndex
-from controlplane.domain.policies.model import (
+from fleetplane_policy.attributes import DEFAULT_SCHEMA, AttributeSchema
+from fleetplane_policy.combining import combine
+from fleetplane_policy.compiled import CompiledPolicy, Judged, agent_name
+from fleetplane_policy.compiler import ConditionCompiler
+from fleetplane_policy.errors import FieldViolation, MalformedInput
+from fleetplane_policy.explain import explain, explain_policy
+from fleetplane_policy.index import Candidates, Entry, PolicyIndex
+from fleetplane_policy.model import (
     Decision,
     Effect,
     ExplainLevel,
@@ -114,16 +114,16 @@ class PolicySet:
         """Compile a namespace's policies.
 
         Raises:
-            InvalidArgument: a policy id twice, a default that is neither ALLOW nor DENY, or (with
+            MalformedInput: a policy id twice, a default that is neither ALLOW nor DENY, or (with
                 RAISE) a policy that is not valid; with every violation, as `policies[id].field`.
         """
         if default_effect not in {Effect.ALLOW, Effect.DENY}:
-            raise InvalidArgument.of("default_effect", "must be ALLOW or DENY")
+            raise MalformedInput.of("default_effect", "must be ALLOW or DENY")
         compiler = ConditionCompiler()
         compiled: dict[str, CompiledPolicy] = {}
         for policy in policies:
             if policy.policy_id in compiled:
-                raise InvalidArgument.of(f"policies[{policy.policy_id}]", "is there twice")
+                raise MalformedInput.of(f"policies[{policy.policy_id}]", "is there twice")
             compiled[policy.policy_id] = CompiledPolicy(policy, schema, compiler)
         _refuse_broken(compiled.values(), on_error)
         return cls(
@@ -148,14 +148,14 @@ class PolicySet:
         Deleting an id that is not there changes nothing. An equal policy is not compiled again.
 
         Raises:
-            InvalidArgument: as `compile`, for the policies in `put`.
+            MalformedInput: as `compile`, for the policies in `put`.
         """
         compiled = dict(self._compiled)
         removed = [gone for policy_id in delete if (gone := compiled.pop(policy_id, None))]
         added: dict[str, CompiledPolicy] = {}
         for policy in put:
             if policy.policy_id in added:
-                raise InvalidArgument.of(f"policies[{policy.policy_id}]", "is there twice")
+                raise MalformedInput.of(f"policies[{policy.policy_id}]", "is there twice")
             old = compiled.get(policy.policy_id)
             if old is not None and (old.policy is policy or old.policy == policy):
                 continue
@@ -268,4 +268,4 @@ def _refuse_broken(compiled: Iterable[CompiledPolicy], on_error: OnError) -> Non
         for v in c.violations
     ]
     if violations:
-        raise InvalidArgument(*violations)
+        raise MalformedInput(*violations)

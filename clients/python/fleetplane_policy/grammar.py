@@ -19,17 +19,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 from unicodedata import normalize
 
-from controlplane.domain.errors import FieldViolation
-from controlplane.domain.policies.attributes import (
+from fleetplane_policy.attributes import (
     UNSET,
     AttributeSchema,
     AttributeType,
     ResolvedAttribute,
     UnknownAttribute,
 )
-from controlplane.domain.policies.nodes import All, Always, AnyOf, Broken, Leaf, Node, Not
-from controlplane.domain.policies.operators import PRESENCE, build_test
-from controlplane.domain.policies.truth import ERROR, FALSE, MISSING, TRUE
+from fleetplane_policy.errors import FieldViolation
+from fleetplane_policy.nodes import All, Always, AnyOf, Broken, Leaf, Node, Not
+from fleetplane_policy.operators import PRESENCE, build_test
+from fleetplane_policy.truth import ERROR, FALSE, MISSING, TRUE
 
 DEPTH_LIMIT: Final = 32
 """Levels of nesting of one condition: people stop reading long before."""
