@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from fleetplane.v1 import approval_service_pb2 as fleetplane_dot_v1_dot_approval__service__pb2
 from fleetplane.v1 import error_reason_pb2 as fleetplane_dot_v1_dot_error__reason__pb2
 from fleetplane.v1 import watch_pb2 as fleetplane_dot_v1_dot_watch__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
@@ -29,67 +30,67 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"fleetplane/v1/policy_service.proto\x12\rfleetplane.v1\x1a fleetplane/v1/error_reason.proto\x1a\x19\x66leetplane/v1/watch.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x04\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12+\n\nconditions\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12+\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x0f\n\x07\x65nabled\x18\x07 \x01(\x08\x12\x11\n\tguardrail\x18\x08 \x01(\x08\x12,\n\non_missing\x18\t \x01(\x0e\x32\x18.fleetplane.v1.OnMissing\x12\x11\n\tmatch_all\x18\n \x01(\x08\x12-\n\x07targets\x18\x0b \x01(\x0b\x32\x1c.fleetplane.v1.PolicyTargets\x12\x12\n\nagent_name\x18\x0c \x01(\t\x12\x10\n\x08\x61gent_id\x18\r \x01(\t\x12.\n\nnot_before\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x10 \x01(\x04\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nupdated_by\x18\x12 \x01(\t\"?\n\rPolicyTargets\x12\x0f\n\x07\x61\x63tions\x18\x01 \x03(\t\x12\r\n\x05tools\x18\x02 \x03(\t\x12\x0e\n\x06\x61gents\x18\x03 \x03(\t\"\xb2\x01\n\x15\x45valuatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12(\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x07\x65xplain\x18\x06 \x01(\x0e\x32\x1b.fleetplane.v1.ExplainLevel\"\x96\x04\n\x0ePolicyDecision\x12+\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.fleetplane.v1.PolicyDecision.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1c\n\x14\x64\x65termining_policies\x18\x04 \x03(\t\x12\x1b\n\x13overridden_policies\x18\x05 \x03(\t\x12\x19\n\x11observed_policies\x18\x06 \x03(\t\x12\x1e\n\x16indeterminate_policies\x18\x07 \x03(\t\x12\x17\n\x0fpolicy_revision\x18\x08 \x01(\x04\x12\x13\n\x0b\x64\x65\x63ision_id\x18\t \x01(\t\x12\x36\n\x0c\x65xplanations\x18\n \x03(\x0b\x32 .fleetplane.v1.PolicyExplanation\"\xb3\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_POLICY\x10\x01\x12\x14\n\x10REASON_GUARDRAIL\x10\x02\x12\x12\n\x0eREASON_DEFAULT\x10\x03\x12\"\n\x1eREASON_CONDITION_INDETERMINATE\x10\x04\x12\x1b\n\x17REASON_NO_POLICY_LOADED\x10\x05\x12\x13\n\x0fREASON_OBSERVED\x10\x06\"\xdf\x01\n\x11PolicyExplanation\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12+\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0f\n\x07\x61pplies\x18\x04 \x01(\x08\x12$\n\x06result\x18\x05 \x01(\x0e\x32\x14.fleetplane.v1.Truth\x12\x0f\n\x07matched\x18\x06 \x01(\x08\x12\x30\n\tcondition\x18\x07 \x01(\x0b\x32\x1d.fleetplane.v1.ConditionTrace\"\xbe\x01\n\x0e\x43onditionTrace\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12$\n\x06result\x18\x02 \x01(\x0e\x32\x14.fleetplane.v1.Truth\x12\x11\n\tattribute\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\x12\x10\n\x08observed\x18\x06 \x01(\t\x12/\n\x08\x63hildren\x18\x07 \x03(\x0b\x32\x1d.fleetplane.v1.ConditionTrace\"I\n\x16\x45valuatePolicyResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.fleetplane.v1.PolicyDecision\"j\n\x0e\x45valuationItem\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xbb\x02\n\x1a\x42\x61tchEvaluatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12,\n\x05items\x18\x02 \x03(\x0b\x32\x1d.fleetplane.v1.EvaluationItem\x12<\n\x04mode\x18\x03 \x01(\x0e\x32..fleetplane.v1.BatchEvaluatePolicyRequest.Mode\x12,\n\x07\x65xplain\x18\x04 \x01(\x0e\x32\x1b.fleetplane.v1.ExplainLevel\"p\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10MODE_EXECUTE_ALL\x10\x01\x12\x1b\n\x17MODE_DENY_ON_FIRST_DENY\x10\x02\x12\x1f\n\x1bMODE_PERMIT_ON_FIRST_PERMIT\x10\x03\"|\n\x10\x45valuationResult\x12\x31\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.fleetplane.v1.PolicyDecisionH\x00\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.fleetplane.v1.EntryErrorH\x00\x42\t\n\x07outcome\"h\n\x1b\x42\x61tchEvaluatePolicyResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.fleetplane.v1.EvaluationResult\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\x04\"\x84\x01\n\x13\x43reatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06policy\x18\x02 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"O\n\x14\x43reatePolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x10\n\x08warnings\x18\x02 \x03(\t\"N\n\x10GetPolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x14\n\x0cmin_revision\x18\x03 \x01(\x04\":\n\x11GetPolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\"{\n\x13ListPoliciesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65nabled_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x14\n\x0cmin_revision\x18\x05 \x01(\x04\"\x9c\x01\n\x14ListPoliciesResponse\x12\'\n\x08policies\x18\x01 \x03(\x0b\x32\x15.fleetplane.v1.Policy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\r\x12.\n\x08position\x18\x04 \x01(\x0b\x32\x1c.fleetplane.v1.WatchPosition\"\xd0\x01\n\x13UpdatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06policy\x18\x02 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"O\n\x14UpdatePolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x10\n\x08warnings\x18\x02 \x03(\t\"z\n\x13\x44\x65letePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"(\n\x14\x44\x65letePolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\x9e\x01\n\x0cPolicyAction\x12\x1d\n\x19POLICY_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13POLICY_ACTION_ALLOW\x10\x01\x12\x16\n\x12POLICY_ACTION_DENY\x10\x02\x12\"\n\x1ePOLICY_ACTION_REQUIRE_APPROVAL\x10\x03\x12\x1a\n\x16POLICY_ACTION_LOG_ONLY\x10\x04*V\n\tOnMissing\x12\x1a\n\x16ON_MISSING_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_MISSING_NO_MATCH\x10\x01\x12\x14\n\x10ON_MISSING_MATCH\x10\x02*|\n\x0c\x45xplainLevel\x12\x1d\n\x19\x45XPLAIN_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45XPLAIN_LEVEL_NONE\x10\x01\x12\x1d\n\x19\x45XPLAIN_LEVEL_DETERMINING\x10\x02\x12\x16\n\x12\x45XPLAIN_LEVEL_FULL\x10\x03*R\n\x05Truth\x12\x15\n\x11TRUTH_UNSPECIFIED\x10\x00\x12\x0e\n\nTRUTH_TRUE\x10\x01\x12\x0f\n\x0bTRUTH_FALSE\x10\x02\x12\x11\n\rTRUTH_UNKNOWN\x10\x03\x32\x90\x05\n\rPolicyService\x12]\n\x0e\x45valuatePolicy\x12$.fleetplane.v1.EvaluatePolicyRequest\x1a%.fleetplane.v1.EvaluatePolicyResponse\x12l\n\x13\x42\x61tchEvaluatePolicy\x12).fleetplane.v1.BatchEvaluatePolicyRequest\x1a*.fleetplane.v1.BatchEvaluatePolicyResponse\x12W\n\x0c\x43reatePolicy\x12\".fleetplane.v1.CreatePolicyRequest\x1a#.fleetplane.v1.CreatePolicyResponse\x12N\n\tGetPolicy\x12\x1f.fleetplane.v1.GetPolicyRequest\x1a .fleetplane.v1.GetPolicyResponse\x12W\n\x0cListPolicies\x12\".fleetplane.v1.ListPoliciesRequest\x1a#.fleetplane.v1.ListPoliciesResponse\x12W\n\x0cUpdatePolicy\x12\".fleetplane.v1.UpdatePolicyRequest\x1a#.fleetplane.v1.UpdatePolicyResponse\x12W\n\x0c\x44\x65letePolicy\x12\".fleetplane.v1.DeletePolicyRequest\x1a#.fleetplane.v1.DeletePolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"fleetplane/v1/policy_service.proto\x12\rfleetplane.v1\x1a$fleetplane/v1/approval_service.proto\x1a fleetplane/v1/error_reason.proto\x1a\x19\x66leetplane/v1/watch.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x04\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12+\n\nconditions\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12+\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x0f\n\x07\x65nabled\x18\x07 \x01(\x08\x12\x11\n\tguardrail\x18\x08 \x01(\x08\x12,\n\non_missing\x18\t \x01(\x0e\x32\x18.fleetplane.v1.OnMissing\x12\x11\n\tmatch_all\x18\n \x01(\x08\x12-\n\x07targets\x18\x0b \x01(\x0b\x32\x1c.fleetplane.v1.PolicyTargets\x12\x12\n\nagent_name\x18\x0c \x01(\t\x12\x10\n\x08\x61gent_id\x18\r \x01(\t\x12.\n\nnot_before\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x10 \x01(\x04\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nupdated_by\x18\x12 \x01(\t\"?\n\rPolicyTargets\x12\x0f\n\x07\x61\x63tions\x18\x01 \x03(\t\x12\r\n\x05tools\x18\x02 \x03(\t\x12\x0e\n\x06\x61gents\x18\x03 \x03(\t\"\xb2\x01\n\x15\x45valuatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12(\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x07\x65xplain\x18\x06 \x01(\x0e\x32\x1b.fleetplane.v1.ExplainLevel\"\xe1\x04\n\x0ePolicyDecision\x12+\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.fleetplane.v1.PolicyDecision.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1c\n\x14\x64\x65termining_policies\x18\x04 \x03(\t\x12\x1b\n\x13overridden_policies\x18\x05 \x03(\t\x12\x19\n\x11observed_policies\x18\x06 \x03(\t\x12\x1e\n\x16indeterminate_policies\x18\x07 \x03(\t\x12\x17\n\x0fpolicy_revision\x18\x08 \x01(\x04\x12\x13\n\x0b\x64\x65\x63ision_id\x18\t \x01(\t\x12\x36\n\x0c\x65xplanations\x18\n \x03(\x0b\x32 .fleetplane.v1.PolicyExplanation\x12\x13\n\x0b\x61pproval_id\x18\x0b \x01(\t\x12\x34\n\x0e\x61pproval_state\x18\x0c \x01(\x0e\x32\x1c.fleetplane.v1.ApprovalState\"\xb3\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_POLICY\x10\x01\x12\x14\n\x10REASON_GUARDRAIL\x10\x02\x12\x12\n\x0eREASON_DEFAULT\x10\x03\x12\"\n\x1eREASON_CONDITION_INDETERMINATE\x10\x04\x12\x1b\n\x17REASON_NO_POLICY_LOADED\x10\x05\x12\x13\n\x0fREASON_OBSERVED\x10\x06\"\xdf\x01\n\x11PolicyExplanation\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12+\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0f\n\x07\x61pplies\x18\x04 \x01(\x08\x12$\n\x06result\x18\x05 \x01(\x0e\x32\x14.fleetplane.v1.Truth\x12\x0f\n\x07matched\x18\x06 \x01(\x08\x12\x30\n\tcondition\x18\x07 \x01(\x0b\x32\x1d.fleetplane.v1.ConditionTrace\"\xbe\x01\n\x0e\x43onditionTrace\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12$\n\x06result\x18\x02 \x01(\x0e\x32\x14.fleetplane.v1.Truth\x12\x11\n\tattribute\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\x12\x10\n\x08observed\x18\x06 \x01(\t\x12/\n\x08\x63hildren\x18\x07 \x03(\x0b\x32\x1d.fleetplane.v1.ConditionTrace\"I\n\x16\x45valuatePolicyResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.fleetplane.v1.PolicyDecision\"j\n\x0e\x45valuationItem\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xbb\x02\n\x1a\x42\x61tchEvaluatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12,\n\x05items\x18\x02 \x03(\x0b\x32\x1d.fleetplane.v1.EvaluationItem\x12<\n\x04mode\x18\x03 \x01(\x0e\x32..fleetplane.v1.BatchEvaluatePolicyRequest.Mode\x12,\n\x07\x65xplain\x18\x04 \x01(\x0e\x32\x1b.fleetplane.v1.ExplainLevel\"p\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10MODE_EXECUTE_ALL\x10\x01\x12\x1b\n\x17MODE_DENY_ON_FIRST_DENY\x10\x02\x12\x1f\n\x1bMODE_PERMIT_ON_FIRST_PERMIT\x10\x03\"|\n\x10\x45valuationResult\x12\x31\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.fleetplane.v1.PolicyDecisionH\x00\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.fleetplane.v1.EntryErrorH\x00\x42\t\n\x07outcome\"h\n\x1b\x42\x61tchEvaluatePolicyResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.fleetplane.v1.EvaluationResult\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\x04\"\x84\x01\n\x13\x43reatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06policy\x18\x02 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"O\n\x14\x43reatePolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x10\n\x08warnings\x18\x02 \x03(\t\"N\n\x10GetPolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x14\n\x0cmin_revision\x18\x03 \x01(\x04\":\n\x11GetPolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\"{\n\x13ListPoliciesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65nabled_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x14\n\x0cmin_revision\x18\x05 \x01(\x04\"\x9c\x01\n\x14ListPoliciesResponse\x12\'\n\x08policies\x18\x01 \x03(\x0b\x32\x15.fleetplane.v1.Policy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\r\x12.\n\x08position\x18\x04 \x01(\x0b\x32\x1c.fleetplane.v1.WatchPosition\"\xd0\x01\n\x13UpdatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06policy\x18\x02 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"O\n\x14UpdatePolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x10\n\x08warnings\x18\x02 \x03(\t\"z\n\x13\x44\x65letePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"(\n\x14\x44\x65letePolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\x9e\x01\n\x0cPolicyAction\x12\x1d\n\x19POLICY_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13POLICY_ACTION_ALLOW\x10\x01\x12\x16\n\x12POLICY_ACTION_DENY\x10\x02\x12\"\n\x1ePOLICY_ACTION_REQUIRE_APPROVAL\x10\x03\x12\x1a\n\x16POLICY_ACTION_LOG_ONLY\x10\x04*V\n\tOnMissing\x12\x1a\n\x16ON_MISSING_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_MISSING_NO_MATCH\x10\x01\x12\x14\n\x10ON_MISSING_MATCH\x10\x02*|\n\x0c\x45xplainLevel\x12\x1d\n\x19\x45XPLAIN_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45XPLAIN_LEVEL_NONE\x10\x01\x12\x1d\n\x19\x45XPLAIN_LEVEL_DETERMINING\x10\x02\x12\x16\n\x12\x45XPLAIN_LEVEL_FULL\x10\x03*R\n\x05Truth\x12\x15\n\x11TRUTH_UNSPECIFIED\x10\x00\x12\x0e\n\nTRUTH_TRUE\x10\x01\x12\x0f\n\x0bTRUTH_FALSE\x10\x02\x12\x11\n\rTRUTH_UNKNOWN\x10\x03\x32\x90\x05\n\rPolicyService\x12]\n\x0e\x45valuatePolicy\x12$.fleetplane.v1.EvaluatePolicyRequest\x1a%.fleetplane.v1.EvaluatePolicyResponse\x12l\n\x13\x42\x61tchEvaluatePolicy\x12).fleetplane.v1.BatchEvaluatePolicyRequest\x1a*.fleetplane.v1.BatchEvaluatePolicyResponse\x12W\n\x0c\x43reatePolicy\x12\".fleetplane.v1.CreatePolicyRequest\x1a#.fleetplane.v1.CreatePolicyResponse\x12N\n\tGetPolicy\x12\x1f.fleetplane.v1.GetPolicyRequest\x1a .fleetplane.v1.GetPolicyResponse\x12W\n\x0cListPolicies\x12\".fleetplane.v1.ListPoliciesRequest\x1a#.fleetplane.v1.ListPoliciesResponse\x12W\n\x0cUpdatePolicy\x12\".fleetplane.v1.UpdatePolicyRequest\x1a#.fleetplane.v1.UpdatePolicyResponse\x12W\n\x0c\x44\x65letePolicy\x12\".fleetplane.v1.DeletePolicyRequest\x1a#.fleetplane.v1.DeletePolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleetplane.v1.policy_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POLICYACTION']._serialized_start=3785
-  _globals['_POLICYACTION']._serialized_end=3943
-  _globals['_ONMISSING']._serialized_start=3945
-  _globals['_ONMISSING']._serialized_end=4031
-  _globals['_EXPLAINLEVEL']._serialized_start=4033
-  _globals['_EXPLAINLEVEL']._serialized_end=4157
-  _globals['_TRUTH']._serialized_start=4159
-  _globals['_TRUTH']._serialized_end=4241
-  _globals['_POLICY']._serialized_start=212
-  _globals['_POLICY']._serialized_end=749
-  _globals['_POLICYTARGETS']._serialized_start=751
-  _globals['_POLICYTARGETS']._serialized_end=814
-  _globals['_EVALUATEPOLICYREQUEST']._serialized_start=817
-  _globals['_EVALUATEPOLICYREQUEST']._serialized_end=995
-  _globals['_POLICYDECISION']._serialized_start=998
-  _globals['_POLICYDECISION']._serialized_end=1532
-  _globals['_POLICYDECISION_REASON']._serialized_start=1353
-  _globals['_POLICYDECISION_REASON']._serialized_end=1532
-  _globals['_POLICYEXPLANATION']._serialized_start=1535
-  _globals['_POLICYEXPLANATION']._serialized_end=1758
-  _globals['_CONDITIONTRACE']._serialized_start=1761
-  _globals['_CONDITIONTRACE']._serialized_end=1951
-  _globals['_EVALUATEPOLICYRESPONSE']._serialized_start=1953
-  _globals['_EVALUATEPOLICYRESPONSE']._serialized_end=2026
-  _globals['_EVALUATIONITEM']._serialized_start=2028
-  _globals['_EVALUATIONITEM']._serialized_end=2134
-  _globals['_BATCHEVALUATEPOLICYREQUEST']._serialized_start=2137
-  _globals['_BATCHEVALUATEPOLICYREQUEST']._serialized_end=2452
-  _globals['_BATCHEVALUATEPOLICYREQUEST_MODE']._serialized_start=2340
-  _globals['_BATCHEVALUATEPOLICYREQUEST_MODE']._serialized_end=2452
-  _globals['_EVALUATIONRESULT']._serialized_start=2454
-  _globals['_EVALUATIONRESULT']._serialized_end=2578
-  _globals['_BATCHEVALUATEPOLICYRESPONSE']._serialized_start=2580
-  _globals['_BATCHEVALUATEPOLICYRESPONSE']._serialized_end=2684
-  _globals['_CREATEPOLICYREQUEST']._serialized_start=2687
-  _globals['_CREATEPOLICYREQUEST']._serialized_end=2819
-  _globals['_CREATEPOLICYRESPONSE']._serialized_start=2821
-  _globals['_CREATEPOLICYRESPONSE']._serialized_end=2900
-  _globals['_GETPOLICYREQUEST']._serialized_start=2902
-  _globals['_GETPOLICYREQUEST']._serialized_end=2980
-  _globals['_GETPOLICYRESPONSE']._serialized_start=2982
-  _globals['_GETPOLICYRESPONSE']._serialized_end=3040
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=3042
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=3165
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=3168
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=3324
-  _globals['_UPDATEPOLICYREQUEST']._serialized_start=3327
-  _globals['_UPDATEPOLICYREQUEST']._serialized_end=3535
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=3537
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=3616
-  _globals['_DELETEPOLICYREQUEST']._serialized_start=3618
-  _globals['_DELETEPOLICYREQUEST']._serialized_end=3740
-  _globals['_DELETEPOLICYRESPONSE']._serialized_start=3742
-  _globals['_DELETEPOLICYRESPONSE']._serialized_end=3782
-  _globals['_POLICYSERVICE']._serialized_start=4244
-  _globals['_POLICYSERVICE']._serialized_end=4900
+  _globals['_POLICYACTION']._serialized_start=3898
+  _globals['_POLICYACTION']._serialized_end=4056
+  _globals['_ONMISSING']._serialized_start=4058
+  _globals['_ONMISSING']._serialized_end=4144
+  _globals['_EXPLAINLEVEL']._serialized_start=4146
+  _globals['_EXPLAINLEVEL']._serialized_end=4270
+  _globals['_TRUTH']._serialized_start=4272
+  _globals['_TRUTH']._serialized_end=4354
+  _globals['_POLICY']._serialized_start=250
+  _globals['_POLICY']._serialized_end=787
+  _globals['_POLICYTARGETS']._serialized_start=789
+  _globals['_POLICYTARGETS']._serialized_end=852
+  _globals['_EVALUATEPOLICYREQUEST']._serialized_start=855
+  _globals['_EVALUATEPOLICYREQUEST']._serialized_end=1033
+  _globals['_POLICYDECISION']._serialized_start=1036
+  _globals['_POLICYDECISION']._serialized_end=1645
+  _globals['_POLICYDECISION_REASON']._serialized_start=1466
+  _globals['_POLICYDECISION_REASON']._serialized_end=1645
+  _globals['_POLICYEXPLANATION']._serialized_start=1648
+  _globals['_POLICYEXPLANATION']._serialized_end=1871
+  _globals['_CONDITIONTRACE']._serialized_start=1874
+  _globals['_CONDITIONTRACE']._serialized_end=2064
+  _globals['_EVALUATEPOLICYRESPONSE']._serialized_start=2066
+  _globals['_EVALUATEPOLICYRESPONSE']._serialized_end=2139
+  _globals['_EVALUATIONITEM']._serialized_start=2141
+  _globals['_EVALUATIONITEM']._serialized_end=2247
+  _globals['_BATCHEVALUATEPOLICYREQUEST']._serialized_start=2250
+  _globals['_BATCHEVALUATEPOLICYREQUEST']._serialized_end=2565
+  _globals['_BATCHEVALUATEPOLICYREQUEST_MODE']._serialized_start=2453
+  _globals['_BATCHEVALUATEPOLICYREQUEST_MODE']._serialized_end=2565
+  _globals['_EVALUATIONRESULT']._serialized_start=2567
+  _globals['_EVALUATIONRESULT']._serialized_end=2691
+  _globals['_BATCHEVALUATEPOLICYRESPONSE']._serialized_start=2693
+  _globals['_BATCHEVALUATEPOLICYRESPONSE']._serialized_end=2797
+  _globals['_CREATEPOLICYREQUEST']._serialized_start=2800
+  _globals['_CREATEPOLICYREQUEST']._serialized_end=2932
+  _globals['_CREATEPOLICYRESPONSE']._serialized_start=2934
+  _globals['_CREATEPOLICYRESPONSE']._serialized_end=3013
+  _globals['_GETPOLICYREQUEST']._serialized_start=3015
+  _globals['_GETPOLICYREQUEST']._serialized_end=3093
+  _globals['_GETPOLICYRESPONSE']._serialized_start=3095
+  _globals['_GETPOLICYRESPONSE']._serialized_end=3153
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=3155
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=3278
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=3281
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=3437
+  _globals['_UPDATEPOLICYREQUEST']._serialized_start=3440
+  _globals['_UPDATEPOLICYREQUEST']._serialized_end=3648
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=3650
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=3729
+  _globals['_DELETEPOLICYREQUEST']._serialized_start=3731
+  _globals['_DELETEPOLICYREQUEST']._serialized_end=3853
+  _globals['_DELETEPOLICYRESPONSE']._serialized_start=3855
+  _globals['_DELETEPOLICYRESPONSE']._serialized_end=3895
+  _globals['_POLICYSERVICE']._serialized_start=4357
+  _globals['_POLICYSERVICE']._serialized_end=5013
 # @@protoc_insertion_point(module_scope)

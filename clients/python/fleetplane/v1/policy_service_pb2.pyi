@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from fleetplane.v1 import approval_service_pb2 as _approval_service_pb2
 from fleetplane.v1 import error_reason_pb2 as _error_reason_pb2
 from fleetplane.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
@@ -377,6 +378,8 @@ class PolicyDecision(_message.Message):
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    APPROVAL_STATE_FIELD_NUMBER: _builtins.int
     action: Global___PolicyAction.ValueType
     """The answer."""
     reason: Global___PolicyDecision.Reason.ValueType
@@ -387,6 +390,12 @@ class PolicyDecision(_message.Message):
     """Revision of the policies that decided."""
     decision_id: _builtins.str
     """Unique; for logs."""
+    approval_id: _builtins.str
+    """With REQUIRE_APPROVAL: the approval that stands for exactly this action. Wait for it, then use it
+    with ConsumeApproval. Empty with `dry_run`.
+    """
+    approval_state: _approval_service_pb2.ApprovalState.ValueType
+    """Where that stands. GRANTED: use it now."""
     @_builtins.property
     def determining_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Policies that decided."""
@@ -420,10 +429,12 @@ class PolicyDecision(_message.Message):
         policy_revision: _builtins.int = ...,
         decision_id: _builtins.str = ...,
         explanations: _abc.Iterable[Global___PolicyExplanation] | None = ...,
+        approval_id: _builtins.str = ...,
+        approval_state: _approval_service_pb2.ApprovalState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "decision_id", b"decision_id", "determining_policies", b"determining_policies", "explanations", b"explanations", "indeterminate_policies", b"indeterminate_policies", "message", b"message", "observed_policies", b"observed_policies", "overridden_policies", b"overridden_policies", "policy_revision", b"policy_revision", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval_id", b"approval_id", "approval_state", b"approval_state", "decision_id", b"decision_id", "determining_policies", b"determining_policies", "explanations", b"explanations", "indeterminate_policies", b"indeterminate_policies", "message", b"message", "observed_policies", b"observed_policies", "overridden_policies", b"overridden_policies", "policy_revision", b"policy_revision", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
