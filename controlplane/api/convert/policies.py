@@ -37,6 +37,9 @@ MAX_CONDITION_BYTES = 64 * 1024
 MAX_CONTEXT_BYTES = 64 * 1024
 """Serialised context of one question."""
 
+MAX_SESSION_BYTES = 256
+"""Length of a session's id, as of a task's."""
+
 _EFFECTS = EnumPair(pb.PolicyAction, "POLICY_ACTION_", Effect)
 _ON_MISSING = EnumPair(pb.OnMissing, "ON_MISSING_", OnMissing)
 _EXPLAIN = EnumPair(pb.ExplainLevel, "EXPLAIN_LEVEL_", ExplainLevel)
@@ -193,7 +196,14 @@ def question_from_proto(
         action=item.action,
         tool=item.tool,
         claims=struct_to_json(context, "context"),
+        session_id=_session_id(item.session_id) if item.session_id else "",
     )
+
+
+def _session_id(text: str) -> str:
+    if len(text.encode()) > MAX_SESSION_BYTES:
+        raise InvalidArgument.of("session_id", f"is longer than {MAX_SESSION_BYTES} bytes")
+    return text
 
 
 def decision_to_proto(decision: Decision) -> pb.PolicyDecision:

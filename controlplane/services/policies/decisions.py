@@ -27,6 +27,8 @@ class Question(NamedTuple):
     action: str
     claims: Mapping[str, Any]
     tool: str = ""
+    session_id: str = ""
+    """The conversation or job it belongs to, for the record; policies do not see it."""
 
 
 class Answered(NamedTuple):
@@ -37,15 +39,20 @@ class Answered(NamedTuple):
 
 
 class DecisionIds:
-    """Unique ids that cost next to nothing: random per process, then counted."""
+    """Unique ids that cost next to nothing and sort by time: when, who decided, which one.
+
+    `dec-<milliseconds on the store's clock, 12 hex digits>-<random per process, 8>-<count, 8>`.
+    The time in it is where the log of decisions looks for the record.
+    """
 
     def __init__(self) -> None:
-        self._prefix = f"dec-{os.urandom(8).hex()}-"
-        self._count = count(1)
+        self.source = os.urandom(4).hex()
+        """Names this process in its ids."""
+        self._next = count(1).__next__
 
-    def new(self) -> str:
-        """Return the next id."""
-        return f"{self._prefix}{next(self._count):x}"
+    def new(self, at_ms: int) -> str:
+        """Return the next id, of a decision made at that time."""
+        return f"dec-{at_ms:012x}-{self.source}-{self._next():08x}"
 
 
 class Decisions:
@@ -123,7 +130,7 @@ class Decisions:
             now_ms=now_ms,
             tool=question.tool,
         )
-        return Answered(rules.evaluate(request, explain=explain), self._ids.new())
+        return Answered(rules.evaluate(request, explain=explain), self._ids.new(now_ms))
 
     def _facts_of(self, namespace: str, agent: Agent) -> Mapping[str, Any]:
         key = (namespace, agent.agent_id)

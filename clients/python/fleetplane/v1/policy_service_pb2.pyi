@@ -289,6 +289,8 @@ class EvaluatePolicyRequest(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant."""
     agent_id: _builtins.str
@@ -299,6 +301,10 @@ class EvaluatePolicyRequest(_message.Message):
     """With which tool, optional. Same characters."""
     explain: Global___ExplainLevel.ValueType
     """How much to explain. Default NONE."""
+    session_id: _builtins.str
+    """The conversation or job that the action belongs to, for the record. At most 256 bytes."""
+    dry_run: _builtins.bool
+    """Decide, but record nothing and ask nobody for an approval."""
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
         """Claims about the action, such as `{"environment": "production", "estimated_cost": 0.4}`. At most
@@ -314,10 +320,12 @@ class EvaluatePolicyRequest(_message.Message):
         tool: _builtins.str = ...,
         context: _struct_pb2.Struct | None = ...,
         explain: Global___ExplainLevel.ValueType = ...,
+        session_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent_id", b"agent_id", "context", b"context", "explain", b"explain", "namespace", b"namespace", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent_id", b"agent_id", "context", b"context", "dry_run", b"dry_run", "explain", b"explain", "namespace", b"namespace", "session_id", b"session_id", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -389,7 +397,7 @@ class PolicyDecision(_message.Message):
     policy_revision: _builtins.int
     """Revision of the policies that decided."""
     decision_id: _builtins.str
-    """Unique; for logs."""
+    """Unique, and sortable by time: `dec-<milliseconds since 1970 in 12 hex digits>-<who decided>-<count>`."""
     approval_id: _builtins.str
     """With REQUIRE_APPROVAL: the approval that stands for exactly this action. Wait for it, then use it
     with ConsumeApproval. Empty with `dry_run`.
@@ -570,12 +578,15 @@ class EvaluationItem(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Who wants to act. Required."""
     action: _builtins.str
     """What it wants to do. Required."""
     tool: _builtins.str
     """With which tool, optional."""
+    session_id: _builtins.str
+    """The conversation or job that the action belongs to, for the record. At most 256 bytes."""
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
         """Claims about the action."""
@@ -587,10 +598,11 @@ class EvaluationItem(_message.Message):
         action: _builtins.str = ...,
         tool: _builtins.str = ...,
         context: _struct_pb2.Struct | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent_id", b"agent_id", "context", b"context", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent_id", b"agent_id", "context", b"context", "session_id", b"session_id", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -633,12 +645,15 @@ class BatchEvaluatePolicyRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant."""
     mode: Global___BatchEvaluatePolicyRequest.Mode.ValueType
     """When to stop. Default EXECUTE_ALL."""
     explain: Global___ExplainLevel.ValueType
     """How much to explain. Default NONE."""
+    dry_run: _builtins.bool
+    """Decide, but record nothing and ask nobody for an approval."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationItem]:
         """1-256 actions."""
@@ -650,10 +665,11 @@ class BatchEvaluatePolicyRequest(_message.Message):
         items: _abc.Iterable[Global___EvaluationItem] | None = ...,
         mode: Global___BatchEvaluatePolicyRequest.Mode.ValueType = ...,
         explain: Global___ExplainLevel.ValueType = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explain", b"explain", "items", b"items", "mode", b"mode", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "explain", b"explain", "items", b"items", "mode", b"mode", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
