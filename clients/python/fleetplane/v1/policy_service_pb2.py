@@ -25,72 +25,85 @@ _sym_db = _symbol_database.Default()
 from fleetplane.v1 import approval_service_pb2 as fleetplane_dot_v1_dot_approval__service__pb2
 from fleetplane.v1 import error_reason_pb2 as fleetplane_dot_v1_dot_error__reason__pb2
 from fleetplane.v1 import watch_pb2 as fleetplane_dot_v1_dot_watch__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"fleetplane/v1/policy_service.proto\x12\rfleetplane.v1\x1a$fleetplane/v1/approval_service.proto\x1a fleetplane/v1/error_reason.proto\x1a\x19\x66leetplane/v1/watch.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x04\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12+\n\nconditions\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12+\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x0f\n\x07\x65nabled\x18\x07 \x01(\x08\x12\x11\n\tguardrail\x18\x08 \x01(\x08\x12,\n\non_missing\x18\t \x01(\x0e\x32\x18.fleetplane.v1.OnMissing\x12\x11\n\tmatch_all\x18\n \x01(\x08\x12-\n\x07targets\x18\x0b \x01(\x0b\x32\x1c.fleetplane.v1.PolicyTargets\x12\x12\n\nagent_name\x18\x0c \x01(\t\x12\x10\n\x08\x61gent_id\x18\r \x01(\t\x12.\n\nnot_before\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x10 \x01(\x04\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nupdated_by\x18\x12 \x01(\t\"?\n\rPolicyTargets\x12\x0f\n\x07\x61\x63tions\x18\x01 \x03(\t\x12\r\n\x05tools\x18\x02 \x03(\t\x12\x0e\n\x06\x61gents\x18\x03 \x03(\t\"\xd7\x01\n\x15\x45valuatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12(\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x07\x65xplain\x18\x06 \x01(\x0e\x32\x1b.fleetplane.v1.ExplainLevel\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\"\xe1\x04\n\x0ePolicyDecision\x12+\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.fleetplane.v1.PolicyDecision.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1c\n\x14\x64\x65termining_policies\x18\x04 \x03(\t\x12\x1b\n\x13overridden_policies\x18\x05 \x03(\t\x12\x19\n\x11observed_policies\x18\x06 \x03(\t\x12\x1e\n\x16indeterminate_policies\x18\x07 \x03(\t\x12\x17\n\x0fpolicy_revision\x18\x08 \x01(\x04\x12\x13\n\x0b\x64\x65\x63ision_id\x18\t \x01(\t\x12\x36\n\x0c\x65xplanations\x18\n \x03(\x0b\x32 .fleetplane.v1.PolicyExplanation\x12\x13\n\x0b\x61pproval_id\x18\x0b \x01(\t\x12\x34\n\x0e\x61pproval_state\x18\x0c \x01(\x0e\x32\x1c.fleetplane.v1.ApprovalState\"\xb3\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_POLICY\x10\x01\x12\x14\n\x10REASON_GUARDRAIL\x10\x02\x12\x12\n\x0eREASON_DEFAULT\x10\x03\x12\"\n\x1eREASON_CONDITION_INDETERMINATE\x10\x04\x12\x1b\n\x17REASON_NO_POLICY_LOADED\x10\x05\x12\x13\n\x0fREASON_OBSERVED\x10\x06\"\xdf\x01\n\x11PolicyExplanation\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12+\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0f\n\x07\x61pplies\x18\x04 \x01(\x08\x12$\n\x06result\x18\x05 \x01(\x0e\x32\x14.fleetplane.v1.Truth\x12\x0f\n\x07matched\x18\x06 \x01(\x08\x12\x30\n\tcondition\x18\x07 \x01(\x0b\x32\x1d.fleetplane.v1.ConditionTrace\"\xbe\x01\n\x0e\x43onditionTrace\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12$\n\x06result\x18\x02 \x01(\x0e\x32\x14.fleetplane.v1.Truth\x12\x11\n\tattribute\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\x12\x10\n\x08observed\x18\x06 \x01(\t\x12/\n\x08\x63hildren\x18\x07 \x03(\x0b\x32\x1d.fleetplane.v1.ConditionTrace\"I\n\x16\x45valuatePolicyResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.fleetplane.v1.PolicyDecision\"~\n\x0e\x45valuationItem\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nsession_id\x18\x05 \x01(\t\"\xcc\x02\n\x1a\x42\x61tchEvaluatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12,\n\x05items\x18\x02 \x03(\x0b\x32\x1d.fleetplane.v1.EvaluationItem\x12<\n\x04mode\x18\x03 \x01(\x0e\x32..fleetplane.v1.BatchEvaluatePolicyRequest.Mode\x12,\n\x07\x65xplain\x18\x04 \x01(\x0e\x32\x1b.fleetplane.v1.ExplainLevel\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"p\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10MODE_EXECUTE_ALL\x10\x01\x12\x1b\n\x17MODE_DENY_ON_FIRST_DENY\x10\x02\x12\x1f\n\x1bMODE_PERMIT_ON_FIRST_PERMIT\x10\x03\"|\n\x10\x45valuationResult\x12\x31\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.fleetplane.v1.PolicyDecisionH\x00\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.fleetplane.v1.EntryErrorH\x00\x42\t\n\x07outcome\"h\n\x1b\x42\x61tchEvaluatePolicyResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.fleetplane.v1.EvaluationResult\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\x04\"\x84\x01\n\x13\x43reatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06policy\x18\x02 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"O\n\x14\x43reatePolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x10\n\x08warnings\x18\x02 \x03(\t\"N\n\x10GetPolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x14\n\x0cmin_revision\x18\x03 \x01(\x04\":\n\x11GetPolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\"{\n\x13ListPoliciesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65nabled_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x14\n\x0cmin_revision\x18\x05 \x01(\x04\"\x9c\x01\n\x14ListPoliciesResponse\x12\'\n\x08policies\x18\x01 \x03(\x0b\x32\x15.fleetplane.v1.Policy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\r\x12.\n\x08position\x18\x04 \x01(\x0b\x32\x1c.fleetplane.v1.WatchPosition\"\xd0\x01\n\x13UpdatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06policy\x18\x02 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"O\n\x14UpdatePolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x10\n\x08warnings\x18\x02 \x03(\t\"z\n\x13\x44\x65letePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"(\n\x14\x44\x65letePolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\x9e\x01\n\x0cPolicyAction\x12\x1d\n\x19POLICY_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13POLICY_ACTION_ALLOW\x10\x01\x12\x16\n\x12POLICY_ACTION_DENY\x10\x02\x12\"\n\x1ePOLICY_ACTION_REQUIRE_APPROVAL\x10\x03\x12\x1a\n\x16POLICY_ACTION_LOG_ONLY\x10\x04*V\n\tOnMissing\x12\x1a\n\x16ON_MISSING_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_MISSING_NO_MATCH\x10\x01\x12\x14\n\x10ON_MISSING_MATCH\x10\x02*|\n\x0c\x45xplainLevel\x12\x1d\n\x19\x45XPLAIN_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45XPLAIN_LEVEL_NONE\x10\x01\x12\x1d\n\x19\x45XPLAIN_LEVEL_DETERMINING\x10\x02\x12\x16\n\x12\x45XPLAIN_LEVEL_FULL\x10\x03*R\n\x05Truth\x12\x15\n\x11TRUTH_UNSPECIFIED\x10\x00\x12\x0e\n\nTRUTH_TRUE\x10\x01\x12\x0f\n\x0bTRUTH_FALSE\x10\x02\x12\x11\n\rTRUTH_UNKNOWN\x10\x03\x32\x90\x05\n\rPolicyService\x12]\n\x0e\x45valuatePolicy\x12$.fleetplane.v1.EvaluatePolicyRequest\x1a%.fleetplane.v1.EvaluatePolicyResponse\x12l\n\x13\x42\x61tchEvaluatePolicy\x12).fleetplane.v1.BatchEvaluatePolicyRequest\x1a*.fleetplane.v1.BatchEvaluatePolicyResponse\x12W\n\x0c\x43reatePolicy\x12\".fleetplane.v1.CreatePolicyRequest\x1a#.fleetplane.v1.CreatePolicyResponse\x12N\n\tGetPolicy\x12\x1f.fleetplane.v1.GetPolicyRequest\x1a .fleetplane.v1.GetPolicyResponse\x12W\n\x0cListPolicies\x12\".fleetplane.v1.ListPoliciesRequest\x1a#.fleetplane.v1.ListPoliciesResponse\x12W\n\x0cUpdatePolicy\x12\".fleetplane.v1.UpdatePolicyRequest\x1a#.fleetplane.v1.UpdatePolicyResponse\x12W\n\x0c\x44\x65letePolicy\x12\".fleetplane.v1.DeletePolicyRequest\x1a#.fleetplane.v1.DeletePolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"fleetplane/v1/policy_service.proto\x12\rfleetplane.v1\x1a$fleetplane/v1/approval_service.proto\x1a fleetplane/v1/error_reason.proto\x1a\x19\x66leetplane/v1/watch.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x04\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12+\n\nconditions\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12+\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x0f\n\x07\x65nabled\x18\x07 \x01(\x08\x12\x11\n\tguardrail\x18\x08 \x01(\x08\x12,\n\non_missing\x18\t \x01(\x0e\x32\x18.fleetplane.v1.OnMissing\x12\x11\n\tmatch_all\x18\n \x01(\x08\x12-\n\x07targets\x18\x0b \x01(\x0b\x32\x1c.fleetplane.v1.PolicyTargets\x12\x12\n\nagent_name\x18\x0c \x01(\t\x12\x10\n\x08\x61gent_id\x18\r \x01(\t\x12.\n\nnot_before\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x10 \x01(\x04\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nupdated_by\x18\x12 \x01(\t\"?\n\rPolicyTargets\x12\x0f\n\x07\x61\x63tions\x18\x01 \x03(\t\x12\r\n\x05tools\x18\x02 \x03(\t\x12\x0e\n\x06\x61gents\x18\x03 \x03(\t\"\xd7\x01\n\x15\x45valuatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12(\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x07\x65xplain\x18\x06 \x01(\x0e\x32\x1b.fleetplane.v1.ExplainLevel\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\"\xfc\x04\n\x0ePolicyDecision\x12+\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.fleetplane.v1.PolicyDecision.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1c\n\x14\x64\x65termining_policies\x18\x04 \x03(\t\x12\x1b\n\x13overridden_policies\x18\x05 \x03(\t\x12\x19\n\x11observed_policies\x18\x06 \x03(\t\x12\x1e\n\x16indeterminate_policies\x18\x07 \x03(\t\x12\x17\n\x0fpolicy_revision\x18\x08 \x01(\x04\x12\x13\n\x0b\x64\x65\x63ision_id\x18\t \x01(\t\x12\x36\n\x0c\x65xplanations\x18\n \x03(\x0b\x32 .fleetplane.v1.PolicyExplanation\x12\x13\n\x0b\x61pproval_id\x18\x0b \x01(\t\x12\x34\n\x0e\x61pproval_state\x18\x0c \x01(\x0e\x32\x1c.fleetplane.v1.ApprovalState\"\xce\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_POLICY\x10\x01\x12\x14\n\x10REASON_GUARDRAIL\x10\x02\x12\x12\n\x0eREASON_DEFAULT\x10\x03\x12\"\n\x1eREASON_CONDITION_INDETERMINATE\x10\x04\x12\x1b\n\x17REASON_NO_POLICY_LOADED\x10\x05\x12\x13\n\x0fREASON_OBSERVED\x10\x06\x12\x19\n\x15REASON_SNAPSHOT_STALE\x10\x07\"\xdf\x01\n\x11PolicyExplanation\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12+\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0f\n\x07\x61pplies\x18\x04 \x01(\x08\x12$\n\x06result\x18\x05 \x01(\x0e\x32\x14.fleetplane.v1.Truth\x12\x0f\n\x07matched\x18\x06 \x01(\x08\x12\x30\n\tcondition\x18\x07 \x01(\x0b\x32\x1d.fleetplane.v1.ConditionTrace\"\xbe\x01\n\x0e\x43onditionTrace\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12$\n\x06result\x18\x02 \x01(\x0e\x32\x14.fleetplane.v1.Truth\x12\x11\n\tattribute\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\x12\x10\n\x08observed\x18\x06 \x01(\t\x12/\n\x08\x63hildren\x18\x07 \x03(\x0b\x32\x1d.fleetplane.v1.ConditionTrace\"I\n\x16\x45valuatePolicyResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.fleetplane.v1.PolicyDecision\"~\n\x0e\x45valuationItem\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nsession_id\x18\x05 \x01(\t\"\xcc\x02\n\x1a\x42\x61tchEvaluatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12,\n\x05items\x18\x02 \x03(\x0b\x32\x1d.fleetplane.v1.EvaluationItem\x12<\n\x04mode\x18\x03 \x01(\x0e\x32..fleetplane.v1.BatchEvaluatePolicyRequest.Mode\x12,\n\x07\x65xplain\x18\x04 \x01(\x0e\x32\x1b.fleetplane.v1.ExplainLevel\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"p\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10MODE_EXECUTE_ALL\x10\x01\x12\x1b\n\x17MODE_DENY_ON_FIRST_DENY\x10\x02\x12\x1f\n\x1bMODE_PERMIT_ON_FIRST_PERMIT\x10\x03\"|\n\x10\x45valuationResult\x12\x31\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.fleetplane.v1.PolicyDecisionH\x00\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.fleetplane.v1.EntryErrorH\x00\x42\t\n\x07outcome\"h\n\x1b\x42\x61tchEvaluatePolicyResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.fleetplane.v1.EvaluationResult\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\x04\"Z\n\x12WatchedPolicyAgent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x19\n\x11held_facts_digest\x18\x02 \x01(\t\x12\x17\n\x0fheld_set_digest\x18\x03 \x01(\t\"\x88\x01\n\x14WatchPoliciesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x31\n\x06\x61gents\x18\x02 \x03(\x0b\x32!.fleetplane.v1.WatchedPolicyAgent\x12*\n\x04held\x18\x03 \x01(\x0b\x32\x1c.fleetplane.v1.WatchPosition\"F\n\rWatchedPolicy\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\xf5\x01\n\rPolicySetPart\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x33\n\x0e\x64\x65\x66\x61ult_effect\x18\x04 \x01(\x0e\x32\x1b.fleetplane.v1.PolicyAction\x12,\n\non_missing\x18\x05 \x01(\x0e\x32\x18.fleetplane.v1.OnMissing\x12.\n\x08policies\x18\x06 \x03(\x0b\x32\x1c.fleetplane.v1.WatchedPolicy\x12\x1a\n\x12removed_policy_ids\x18\x07 \x03(\t\"\x83\x01\n\rAgentPolicies\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\x12&\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0c\x66\x61\x63ts_digest\x18\x04 \x01(\t\x12\x12\n\nset_digest\x18\x05 \x01(\t\"\xbe\x02\n\x15WatchPoliciesResponse\x12*\n\x04sets\x18\x01 \x03(\x0b\x32\x1c.fleetplane.v1.PolicySetPart\x12,\n\x06\x61gents\x18\x02 \x03(\x0b\x32\x1c.fleetplane.v1.AgentPolicies\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x10\n\x08\x62ookmark\x18\x04 \x01(\x08\x12.\n\x08position\x18\x05 \x01(\x0b\x32\x1c.fleetplane.v1.WatchPosition\x12\'\n\x03now\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x07go_away\x18\x08 \x01(\x0b\x32\x15.fleetplane.v1.GoAway\"\x84\x01\n\x13\x43reatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06policy\x18\x02 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"O\n\x14\x43reatePolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x10\n\x08warnings\x18\x02 \x03(\t\"N\n\x10GetPolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x14\n\x0cmin_revision\x18\x03 \x01(\x04\":\n\x11GetPolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\"{\n\x13ListPoliciesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65nabled_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x14\n\x0cmin_revision\x18\x05 \x01(\x04\"\x9c\x01\n\x14ListPoliciesResponse\x12\'\n\x08policies\x18\x01 \x03(\x0b\x32\x15.fleetplane.v1.Policy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\r\x12.\n\x08position\x18\x04 \x01(\x0b\x32\x1c.fleetplane.v1.WatchPosition\"\xd0\x01\n\x13UpdatePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06policy\x18\x02 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"O\n\x14UpdatePolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.fleetplane.v1.Policy\x12\x10\n\x08warnings\x18\x02 \x03(\t\"z\n\x13\x44\x65letePolicyRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"(\n\x14\x44\x65letePolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\x9e\x01\n\x0cPolicyAction\x12\x1d\n\x19POLICY_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13POLICY_ACTION_ALLOW\x10\x01\x12\x16\n\x12POLICY_ACTION_DENY\x10\x02\x12\"\n\x1ePOLICY_ACTION_REQUIRE_APPROVAL\x10\x03\x12\x1a\n\x16POLICY_ACTION_LOG_ONLY\x10\x04*V\n\tOnMissing\x12\x1a\n\x16ON_MISSING_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_MISSING_NO_MATCH\x10\x01\x12\x14\n\x10ON_MISSING_MATCH\x10\x02*|\n\x0c\x45xplainLevel\x12\x1d\n\x19\x45XPLAIN_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45XPLAIN_LEVEL_NONE\x10\x01\x12\x1d\n\x19\x45XPLAIN_LEVEL_DETERMINING\x10\x02\x12\x16\n\x12\x45XPLAIN_LEVEL_FULL\x10\x03*R\n\x05Truth\x12\x15\n\x11TRUTH_UNSPECIFIED\x10\x00\x12\x0e\n\nTRUTH_TRUE\x10\x01\x12\x0f\n\x0bTRUTH_FALSE\x10\x02\x12\x11\n\rTRUTH_UNKNOWN\x10\x03\x32\xee\x05\n\rPolicyService\x12]\n\x0e\x45valuatePolicy\x12$.fleetplane.v1.EvaluatePolicyRequest\x1a%.fleetplane.v1.EvaluatePolicyResponse\x12l\n\x13\x42\x61tchEvaluatePolicy\x12).fleetplane.v1.BatchEvaluatePolicyRequest\x1a*.fleetplane.v1.BatchEvaluatePolicyResponse\x12\\\n\rWatchPolicies\x12#.fleetplane.v1.WatchPoliciesRequest\x1a$.fleetplane.v1.WatchPoliciesResponse0\x01\x12W\n\x0c\x43reatePolicy\x12\".fleetplane.v1.CreatePolicyRequest\x1a#.fleetplane.v1.CreatePolicyResponse\x12N\n\tGetPolicy\x12\x1f.fleetplane.v1.GetPolicyRequest\x1a .fleetplane.v1.GetPolicyResponse\x12W\n\x0cListPolicies\x12\".fleetplane.v1.ListPoliciesRequest\x1a#.fleetplane.v1.ListPoliciesResponse\x12W\n\x0cUpdatePolicy\x12\".fleetplane.v1.UpdatePolicyRequest\x1a#.fleetplane.v1.UpdatePolicyResponse\x12W\n\x0c\x44\x65letePolicy\x12\".fleetplane.v1.DeletePolicyRequest\x1a#.fleetplane.v1.DeletePolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleetplane.v1.policy_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POLICYACTION']._serialized_start=3972
-  _globals['_POLICYACTION']._serialized_end=4130
-  _globals['_ONMISSING']._serialized_start=4132
-  _globals['_ONMISSING']._serialized_end=4218
-  _globals['_EXPLAINLEVEL']._serialized_start=4220
-  _globals['_EXPLAINLEVEL']._serialized_end=4344
-  _globals['_TRUTH']._serialized_start=4346
-  _globals['_TRUTH']._serialized_end=4428
-  _globals['_POLICY']._serialized_start=250
-  _globals['_POLICY']._serialized_end=787
-  _globals['_POLICYTARGETS']._serialized_start=789
-  _globals['_POLICYTARGETS']._serialized_end=852
-  _globals['_EVALUATEPOLICYREQUEST']._serialized_start=855
-  _globals['_EVALUATEPOLICYREQUEST']._serialized_end=1070
-  _globals['_POLICYDECISION']._serialized_start=1073
-  _globals['_POLICYDECISION']._serialized_end=1682
-  _globals['_POLICYDECISION_REASON']._serialized_start=1503
-  _globals['_POLICYDECISION_REASON']._serialized_end=1682
-  _globals['_POLICYEXPLANATION']._serialized_start=1685
-  _globals['_POLICYEXPLANATION']._serialized_end=1908
-  _globals['_CONDITIONTRACE']._serialized_start=1911
-  _globals['_CONDITIONTRACE']._serialized_end=2101
-  _globals['_EVALUATEPOLICYRESPONSE']._serialized_start=2103
-  _globals['_EVALUATEPOLICYRESPONSE']._serialized_end=2176
-  _globals['_EVALUATIONITEM']._serialized_start=2178
-  _globals['_EVALUATIONITEM']._serialized_end=2304
-  _globals['_BATCHEVALUATEPOLICYREQUEST']._serialized_start=2307
-  _globals['_BATCHEVALUATEPOLICYREQUEST']._serialized_end=2639
-  _globals['_BATCHEVALUATEPOLICYREQUEST_MODE']._serialized_start=2527
-  _globals['_BATCHEVALUATEPOLICYREQUEST_MODE']._serialized_end=2639
-  _globals['_EVALUATIONRESULT']._serialized_start=2641
-  _globals['_EVALUATIONRESULT']._serialized_end=2765
-  _globals['_BATCHEVALUATEPOLICYRESPONSE']._serialized_start=2767
-  _globals['_BATCHEVALUATEPOLICYRESPONSE']._serialized_end=2871
-  _globals['_CREATEPOLICYREQUEST']._serialized_start=2874
-  _globals['_CREATEPOLICYREQUEST']._serialized_end=3006
-  _globals['_CREATEPOLICYRESPONSE']._serialized_start=3008
-  _globals['_CREATEPOLICYRESPONSE']._serialized_end=3087
-  _globals['_GETPOLICYREQUEST']._serialized_start=3089
-  _globals['_GETPOLICYREQUEST']._serialized_end=3167
-  _globals['_GETPOLICYRESPONSE']._serialized_start=3169
-  _globals['_GETPOLICYRESPONSE']._serialized_end=3227
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=3229
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=3352
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=3355
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=3511
-  _globals['_UPDATEPOLICYREQUEST']._serialized_start=3514
-  _globals['_UPDATEPOLICYREQUEST']._serialized_end=3722
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=3724
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=3803
-  _globals['_DELETEPOLICYREQUEST']._serialized_start=3805
-  _globals['_DELETEPOLICYREQUEST']._serialized_end=3927
-  _globals['_DELETEPOLICYRESPONSE']._serialized_start=3929
-  _globals['_DELETEPOLICYRESPONSE']._serialized_end=3969
-  _globals['_POLICYSERVICE']._serialized_start=4431
-  _globals['_POLICYSERVICE']._serialized_end=5087
+  _globals['_POLICYACTION']._serialized_start=5037
+  _globals['_POLICYACTION']._serialized_end=5195
+  _globals['_ONMISSING']._serialized_start=5197
+  _globals['_ONMISSING']._serialized_end=5283
+  _globals['_EXPLAINLEVEL']._serialized_start=5285
+  _globals['_EXPLAINLEVEL']._serialized_end=5409
+  _globals['_TRUTH']._serialized_start=5411
+  _globals['_TRUTH']._serialized_end=5493
+  _globals['_POLICY']._serialized_start=282
+  _globals['_POLICY']._serialized_end=819
+  _globals['_POLICYTARGETS']._serialized_start=821
+  _globals['_POLICYTARGETS']._serialized_end=884
+  _globals['_EVALUATEPOLICYREQUEST']._serialized_start=887
+  _globals['_EVALUATEPOLICYREQUEST']._serialized_end=1102
+  _globals['_POLICYDECISION']._serialized_start=1105
+  _globals['_POLICYDECISION']._serialized_end=1741
+  _globals['_POLICYDECISION_REASON']._serialized_start=1535
+  _globals['_POLICYDECISION_REASON']._serialized_end=1741
+  _globals['_POLICYEXPLANATION']._serialized_start=1744
+  _globals['_POLICYEXPLANATION']._serialized_end=1967
+  _globals['_CONDITIONTRACE']._serialized_start=1970
+  _globals['_CONDITIONTRACE']._serialized_end=2160
+  _globals['_EVALUATEPOLICYRESPONSE']._serialized_start=2162
+  _globals['_EVALUATEPOLICYRESPONSE']._serialized_end=2235
+  _globals['_EVALUATIONITEM']._serialized_start=2237
+  _globals['_EVALUATIONITEM']._serialized_end=2363
+  _globals['_BATCHEVALUATEPOLICYREQUEST']._serialized_start=2366
+  _globals['_BATCHEVALUATEPOLICYREQUEST']._serialized_end=2698
+  _globals['_BATCHEVALUATEPOLICYREQUEST_MODE']._serialized_start=2586
+  _globals['_BATCHEVALUATEPOLICYREQUEST_MODE']._serialized_end=2698
+  _globals['_EVALUATIONRESULT']._serialized_start=2700
+  _globals['_EVALUATIONRESULT']._serialized_end=2824
+  _globals['_BATCHEVALUATEPOLICYRESPONSE']._serialized_start=2826
+  _globals['_BATCHEVALUATEPOLICYRESPONSE']._serialized_end=2930
+  _globals['_WATCHEDPOLICYAGENT']._serialized_start=2932
+  _globals['_WATCHEDPOLICYAGENT']._serialized_end=3022
+  _globals['_WATCHPOLICIESREQUEST']._serialized_start=3025
+  _globals['_WATCHPOLICIESREQUEST']._serialized_end=3161
+  _globals['_WATCHEDPOLICY']._serialized_start=3163
+  _globals['_WATCHEDPOLICY']._serialized_end=3233
+  _globals['_POLICYSETPART']._serialized_start=3236
+  _globals['_POLICYSETPART']._serialized_end=3481
+  _globals['_AGENTPOLICIES']._serialized_start=3484
+  _globals['_AGENTPOLICIES']._serialized_end=3615
+  _globals['_WATCHPOLICIESRESPONSE']._serialized_start=3618
+  _globals['_WATCHPOLICIESRESPONSE']._serialized_end=3936
+  _globals['_CREATEPOLICYREQUEST']._serialized_start=3939
+  _globals['_CREATEPOLICYREQUEST']._serialized_end=4071
+  _globals['_CREATEPOLICYRESPONSE']._serialized_start=4073
+  _globals['_CREATEPOLICYRESPONSE']._serialized_end=4152
+  _globals['_GETPOLICYREQUEST']._serialized_start=4154
+  _globals['_GETPOLICYREQUEST']._serialized_end=4232
+  _globals['_GETPOLICYRESPONSE']._serialized_start=4234
+  _globals['_GETPOLICYRESPONSE']._serialized_end=4292
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=4294
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=4417
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=4420
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=4576
+  _globals['_UPDATEPOLICYREQUEST']._serialized_start=4579
+  _globals['_UPDATEPOLICYREQUEST']._serialized_end=4787
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=4789
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=4868
+  _globals['_DELETEPOLICYREQUEST']._serialized_start=4870
+  _globals['_DELETEPOLICYREQUEST']._serialized_end=4992
+  _globals['_DELETEPOLICYRESPONSE']._serialized_start=4994
+  _globals['_DELETEPOLICYRESPONSE']._serialized_end=5034
+  _globals['_POLICYSERVICE']._serialized_start=5496
+  _globals['_POLICYSERVICE']._serialized_end=6246
 # @@protoc_insertion_point(module_scope)

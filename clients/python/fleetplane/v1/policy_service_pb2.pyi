@@ -8,6 +8,7 @@ from fleetplane.v1 import approval_service_pb2 as _approval_service_pb2
 from fleetplane.v1 import error_reason_pb2 as _error_reason_pb2
 from fleetplane.v1 import watch_pb2 as _watch_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -357,6 +358,10 @@ class PolicyDecision(_message.Message):
         """The namespace has no policy at all: the default."""
         REASON_OBSERVED: PolicyDecision._Reason.ValueType  # 6
         """Only LOG_ONLY policies matched."""
+        REASON_SNAPSHOT_STALE: PolicyDecision._Reason.ValueType  # 7
+        """Nobody decided: the copy of the policies in the agent's own process is older than it may be,
+        and the answer is its declared fail mode. Never sent by the server.
+        """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why the answer is what it is."""
@@ -375,6 +380,10 @@ class PolicyDecision(_message.Message):
     """The namespace has no policy at all: the default."""
     REASON_OBSERVED: PolicyDecision.Reason.ValueType  # 6
     """Only LOG_ONLY policies matched."""
+    REASON_SNAPSHOT_STALE: PolicyDecision.Reason.ValueType  # 7
+    """Nobody decided: the copy of the policies in the agent's own process is older than it may be,
+    and the answer is its declared fail mode. Never sent by the server.
+    """
 
     ACTION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -734,6 +743,259 @@ class BatchEvaluatePolicyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchEvaluatePolicyResponse: _TypeAlias = BatchEvaluatePolicyResponse  # noqa: Y015
+
+@_typing.final
+class WatchedPolicyAgent(_message.Message):
+    """One agent of a watch, and what the client holds about it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    HELD_FACTS_DIGEST_FIELD_NUMBER: _builtins.int
+    HELD_SET_DIGEST_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent. Required."""
+    held_facts_digest: _builtins.str
+    """`facts_digest` of what the client holds; empty: nothing."""
+    held_set_digest: _builtins.str
+    """`set_digest` of what the client holds; empty: nothing."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        held_facts_digest: _builtins.str = ...,
+        held_set_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "held_facts_digest", b"held_facts_digest", "held_set_digest", b"held_set_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchedPolicyAgent: _TypeAlias = WatchedPolicyAgent  # noqa: Y015
+
+@_typing.final
+class WatchPoliciesRequest(_message.Message):
+    """Request of WatchPolicies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchedPolicyAgent]:
+        """1-1,000 agents, each once."""
+
+    @_builtins.property
+    def held(self) -> _watch_pb2.WatchPosition:
+        """How far the client was, optional. A replica that lags behind it says nothing until it has
+        caught up.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        agents: _abc.Iterable[Global___WatchedPolicyAgent] | None = ...,
+        held: _watch_pb2.WatchPosition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "held", b"held", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPoliciesRequest: _TypeAlias = WatchPoliciesRequest  # noqa: Y015
+
+@_typing.final
+class WatchedPolicy(_message.Message):
+    """A policy as a watch carries it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest of its content: equal digests mean equal policies. 32 hexadecimal digits."""
+    @_builtins.property
+    def policy(self) -> Global___Policy:
+        """The policy."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___Policy | None = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchedPolicy: _TypeAlias = WatchedPolicy  # noqa: Y015
+
+@_typing.final
+class PolicySetPart(_message.Message):
+    """A part of a set of policies: all of them, or what changed. A large set comes in several parts.
+
+    The digest of a set is SHA-256 in hexadecimal over one line per policy in order of policy_id,
+    `<policy_id> <digest>`, then the line `<default_effect> <on_missing>` with both as numbers. Every
+    line ends with a line feed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DEFAULT_EFFECT_FIELD_NUMBER: _builtins.int
+    ON_MISSING_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    REMOVED_POLICY_IDS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Which set."""
+    base_digest: _builtins.str
+    """The set that the changes apply to; it may be the same one. Empty: start from nothing."""
+    revision: _builtins.int
+    """Revision that decisions of this set carry. Does not change the digest."""
+    default_effect: Global___PolicyAction.ValueType
+    """What is answered when nothing matches: ALLOW or DENY."""
+    on_missing: Global___OnMissing.ValueType
+    """What absent attributes mean for policies that leave it open."""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchedPolicy]:
+        """New and changed policies."""
+
+    @_builtins.property
+    def removed_policy_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies of the base that are not in this set."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        base_digest: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        default_effect: Global___PolicyAction.ValueType = ...,
+        on_missing: Global___OnMissing.ValueType = ...,
+        policies: _abc.Iterable[Global___WatchedPolicy] | None = ...,
+        removed_policy_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "default_effect", b"default_effect", "digest", b"digest", "on_missing", b"on_missing", "policies", b"policies", "removed_policy_ids", b"removed_policy_ids", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicySetPart: _TypeAlias = PolicySetPart  # noqa: Y015
+
+@_typing.final
+class AgentPolicies(_message.Message):
+    """What decides for one agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    ABSENT_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    FACTS_DIGEST_FIELD_NUMBER: _builtins.int
+    SET_DIGEST_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent."""
+    absent: _builtins.bool
+    """No such agent is registered (any more); all other fields are empty."""
+    facts_digest: _builtins.str
+    """Digest of the facts. 32 hexadecimal digits."""
+    set_digest: _builtins.str
+    """The set that holds for it. Sets that hold for no watched agent may be forgotten."""
+    @_builtins.property
+    def facts(self) -> _struct_pb2.Struct:
+        """What policies may know about it, from the registry. Absent: as the client holds it."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        absent: _builtins.bool = ...,
+        facts: _struct_pb2.Struct | None = ...,
+        facts_digest: _builtins.str = ...,
+        set_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "agent_id", b"agent_id", "facts", b"facts", "facts_digest", b"facts_digest", "set_digest", b"set_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentPolicies: _TypeAlias = AgentPolicies  # noqa: Y015
+
+@_typing.final
+class WatchPoliciesResponse(_message.Message):
+    """Response of WatchPolicies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETS_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    BOOKMARK_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    GO_AWAY_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """All parts since the previous `complete` are there; apply them."""
+    bookmark: _builtins.bool
+    """Silence, and this is how far."""
+    @_builtins.property
+    def sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicySetPart]:
+        """Parts of sets."""
+
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentPolicies]:
+        """Agents that changed."""
+
+    @_builtins.property
+    def position(self) -> _watch_pb2.WatchPosition:
+        """Everything up to here was sent; with `complete` and `bookmark`."""
+
+    @_builtins.property
+    def now(self) -> _timestamp_pb2.Timestamp:
+        """The server's clock, which validity periods and time windows are judged by."""
+
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """How long ago this replica last knew its copy to be the newest: about a second, and more while
+        its store is away.
+        """
+
+    @_builtins.property
+    def go_away(self) -> _watch_pb2.GoAway:
+        """The server ends the stream."""
+
+    def __init__(
+        self,
+        *,
+        sets: _abc.Iterable[Global___PolicySetPart] | None = ...,
+        agents: _abc.Iterable[Global___AgentPolicies] | None = ...,
+        complete: _builtins.bool = ...,
+        bookmark: _builtins.bool = ...,
+        position: _watch_pb2.WatchPosition | None = ...,
+        now: _timestamp_pb2.Timestamp | None = ...,
+        age: _duration_pb2.Duration | None = ...,
+        go_away: _watch_pb2.GoAway | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "go_away", b"go_away", "now", b"now", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "agents", b"agents", "bookmark", b"bookmark", "complete", b"complete", "go_away", b"go_away", "now", b"now", "position", b"position", "sets", b"sets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPoliciesResponse: _TypeAlias = WatchPoliciesResponse  # noqa: Y015
 
 @_typing.final
 class CreatePolicyRequest(_message.Message):

@@ -51,6 +51,11 @@ class PolicyServiceStub:
                 request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.BatchEvaluatePolicyRequest.SerializeToString,
                 response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.BatchEvaluatePolicyResponse.FromString,
                 _registered_method=True)
+        self.WatchPolicies = channel.unary_stream(
+                '/fleetplane.v1.PolicyService/WatchPolicies',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.WatchPoliciesRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.WatchPoliciesResponse.FromString,
+                _registered_method=True)
         self.CreatePolicy = channel.unary_unary(
                 '/fleetplane.v1.PolicyService/CreatePolicy',
                 request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.CreatePolicyRequest.SerializeToString,
@@ -98,6 +103,30 @@ class PolicyServiceServicer:
 
     def BatchEvaluatePolicy(self, request, context):
         """Decides 1-256 actions on one revision of the policies. One malformed item fails only itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPolicies(self, request, context):
+        """Follows what decides for some agents, so that their own process can decide, with the server's
+        answers: the policies in force and the facts that the registry has about each agent.
+
+        1. The client names 1-1,000 agents and, if it comes back, the digests of what it holds.
+        2. The server sends what differs from that, in as many messages as it takes. The last one has
+        `complete`: the client applies all parts since the previous `complete` at once.
+        3. Then the same for every change: policies that were written or removed, facts that changed, an
+        agent that came or went, another set that holds for an agent. Of changes in quick succession a
+        slow reader gets the newest state only.
+        4. `bookmark` every 15 s of silence. After 45 s without a message the stream is dead.
+        5. `go_away`, then OK, when the server ends the stream: reconnect.
+
+        A set of policies is known by its digest (see `PolicySetPart`). A client whose own digest of a
+        set comes out differently, or that does not hold `base_digest`, drops what it holds and opens the
+        stream again with nothing. Several sets can be in force at once, for different agents.
+
+        Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+        that accepts nothing for 10 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,6 +183,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.BatchEvaluatePolicy,
                     request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.BatchEvaluatePolicyRequest.FromString,
                     response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.BatchEvaluatePolicyResponse.SerializeToString,
+            ),
+            'WatchPolicies': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPolicies,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.WatchPoliciesRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.WatchPoliciesResponse.SerializeToString,
             ),
             'CreatePolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.CreatePolicy,
@@ -242,6 +276,33 @@ class PolicyService:
             '/fleetplane.v1.PolicyService/BatchEvaluatePolicy',
             fleetplane_dot_v1_dot_policy__service__pb2.BatchEvaluatePolicyRequest.SerializeToString,
             fleetplane_dot_v1_dot_policy__service__pb2.BatchEvaluatePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/WatchPolicies',
+            fleetplane_dot_v1_dot_policy__service__pb2.WatchPoliciesRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.WatchPoliciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,26 @@ class PolicyServiceStub:
     """
     BatchEvaluatePolicy: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.BatchEvaluatePolicyRequest, _policy_service_pb2.BatchEvaluatePolicyResponse]
     """Decides 1-256 actions on one revision of the policies. One malformed item fails only itself."""
+    WatchPolicies: _grpc.UnaryStreamMultiCallable[_policy_service_pb2.WatchPoliciesRequest, _policy_service_pb2.WatchPoliciesResponse]
+    """Follows what decides for some agents, so that their own process can decide, with the server's
+    answers: the policies in force and the facts that the registry has about each agent.
+
+    1. The client names 1-1,000 agents and, if it comes back, the digests of what it holds.
+    2. The server sends what differs from that, in as many messages as it takes. The last one has
+       `complete`: the client applies all parts since the previous `complete` at once.
+    3. Then the same for every change: policies that were written or removed, facts that changed, an
+       agent that came or went, another set that holds for an agent. Of changes in quick succession a
+       slow reader gets the newest state only.
+    4. `bookmark` every 15 s of silence. After 45 s without a message the stream is dead.
+    5. `go_away`, then OK, when the server ends the stream: reconnect.
+
+    A set of policies is known by its digest (see `PolicySetPart`). A client whose own digest of a
+    set comes out differently, or that does not hold `base_digest`, drops what it holds and opens the
+    stream again with nothing. Several sets can be in force at once, for different agents.
+
+    Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+    that accepts nothing for 10 s.
+    """
     CreatePolicy: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.CreatePolicyRequest, _policy_service_pb2.CreatePolicyResponse]
     """Adds a policy. Operators call it. An unknown condition key, operator or malformed value is
     INVALID_ARGUMENT/INVALID_FIELD naming `policy.conditions.<path>`.
@@ -82,6 +102,26 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """
     BatchEvaluatePolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.BatchEvaluatePolicyRequest, _policy_service_pb2.BatchEvaluatePolicyResponse]  # type: ignore[assignment]
     """Decides 1-256 actions on one revision of the policies. One malformed item fails only itself."""
+    WatchPolicies: _aio.UnaryStreamMultiCallable[_policy_service_pb2.WatchPoliciesRequest, _policy_service_pb2.WatchPoliciesResponse]  # type: ignore[assignment]
+    """Follows what decides for some agents, so that their own process can decide, with the server's
+    answers: the policies in force and the facts that the registry has about each agent.
+
+    1. The client names 1-1,000 agents and, if it comes back, the digests of what it holds.
+    2. The server sends what differs from that, in as many messages as it takes. The last one has
+       `complete`: the client applies all parts since the previous `complete` at once.
+    3. Then the same for every change: policies that were written or removed, facts that changed, an
+       agent that came or went, another set that holds for an agent. Of changes in quick succession a
+       slow reader gets the newest state only.
+    4. `bookmark` every 15 s of silence. After 45 s without a message the stream is dead.
+    5. `go_away`, then OK, when the server ends the stream: reconnect.
+
+    A set of policies is known by its digest (see `PolicySetPart`). A client whose own digest of a
+    set comes out differently, or that does not hold `base_digest`, drops what it holds and opens the
+    stream again with nothing. Several sets can be in force at once, for different agents.
+
+    Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+    that accepts nothing for 10 s.
+    """
     CreatePolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CreatePolicyRequest, _policy_service_pb2.CreatePolicyResponse]  # type: ignore[assignment]
     """Adds a policy. Operators call it. An unknown condition key, operator or malformed value is
     INVALID_ARGUMENT/INVALID_FIELD naming `policy.conditions.<path>`.
@@ -127,6 +167,32 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.BatchEvaluatePolicyResponse, _abc.Awaitable[_policy_service_pb2.BatchEvaluatePolicyResponse]]:
         """Decides 1-256 actions on one revision of the policies. One malformed item fails only itself."""
+
+    @_abc_1.abstractmethod
+    def WatchPolicies(
+        self,
+        request: _policy_service_pb2.WatchPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_policy_service_pb2.WatchPoliciesResponse], _abc.AsyncIterator[_policy_service_pb2.WatchPoliciesResponse]]:
+        """Follows what decides for some agents, so that their own process can decide, with the server's
+        answers: the policies in force and the facts that the registry has about each agent.
+
+        1. The client names 1-1,000 agents and, if it comes back, the digests of what it holds.
+        2. The server sends what differs from that, in as many messages as it takes. The last one has
+           `complete`: the client applies all parts since the previous `complete` at once.
+        3. Then the same for every change: policies that were written or removed, facts that changed, an
+           agent that came or went, another set that holds for an agent. Of changes in quick succession a
+           slow reader gets the newest state only.
+        4. `bookmark` every 15 s of silence. After 45 s without a message the stream is dead.
+        5. `go_away`, then OK, when the server ends the stream: reconnect.
+
+        A set of policies is known by its digest (see `PolicySetPart`). A client whose own digest of a
+        set comes out differently, or that does not hold `base_digest`, drops what it holds and opens the
+        stream again with nothing. Several sets can be in force at once, for different agents.
+
+        Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
+        that accepts nothing for 10 s.
+        """
 
     @_abc_1.abstractmethod
     def CreatePolicy(
