@@ -44,7 +44,7 @@ lint: $(STAMP)
 	$(BIN)/buf lint
 
 types: $(STAMP)
-	$(BIN)/mypy controlplane clients/python/fleetplane clients/python/fleetplane_policy tests
+	$(BIN)/mypy controlplane clients/python/fleetplane clients/python/fleetplane_policy clients/python/fleetplane_prompts tests
 	$(BIN)/pyright tests/typing
 
 contracts: $(STAMP)
