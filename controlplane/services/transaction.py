@@ -64,6 +64,8 @@ class Collection(StrEnum):
     """`stage` -> domain.policy_candidates.PolicyStage"""
     APPROVALS = "approvals"
     """approval_id -> domain.approvals.model.Approval"""
+    OPEN_APPROVALS = "openapprovals"
+    """digest of the action -> approval_id (str): PENDING or GRANTED, one at a time"""
     STANDING_GRANTS = "standinggrants"
     """grant_id -> domain.approvals.model.StandingGrant"""
     WEBHOOK_OUTBOX = "outbox"
@@ -84,6 +86,8 @@ class Collection(StrEnum):
     """experiments.model.unit_key -> domain.experiments.model.Exposure. Not followed."""
     OUTCOMES = "outcomes"
     """experiments.model.outcome_key -> domain.experiments.model.Outcome. Not followed."""
+    AUDIT_KEEPING = "auditkeeping"
+    """`audit` -> domain.audit.keeping.AuditKeeping. Not followed: only audits ask for it."""
 
 
 UNFOLLOWED: Final = frozenset(
@@ -92,6 +96,7 @@ UNFOLLOWED: Final = frozenset(
         Collection.EVALUATION_SCORES,
         Collection.EXPOSURES,
         Collection.OUTCOMES,
+        Collection.AUDIT_KEEPING,
     }
 )
 """Collections that are in no change entry and in no copy: too large for every replica to hold."""
@@ -186,6 +191,17 @@ class RequireExpired:
 
 
 @dataclass(frozen=True, slots=True)
+class RequireClock:
+    """A condition: on the store's clock it is `not_before_ms` or later, and before `not_after_ms`.
+
+    0 is no bound. Whoever judges by a copy of the store's clock, which may be off, makes sure.
+    """
+
+    not_before_ms: int = 0
+    not_after_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Adds to a counter of the namespace; counters that do not exist are 0, and 0 removes one.
 
@@ -216,6 +232,7 @@ Step = (
     | SetDeadline
     | ClearDeadline
     | RequireExpired
+    | RequireClock
     | Count
     | ResetCount
 )
@@ -223,7 +240,11 @@ Step = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """Who did what to what, and why. `event` is a public event name such as `agent.degraded`."""
+    """Who did what to what, and why. `event` is a public event name such as `agent.degraded`.
+
+    `address` and `caller_kind` say where the call came from that it was done for; the ledger fills
+    them in (`audit.attribution`), and they are empty for what the plane does by itself.
+    """
 
     actor: str
     method: str
@@ -232,6 +253,8 @@ class AuditEntry:
     reason: str = ""
     request_id: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+    caller_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +275,6 @@ class Transaction:
     request: RequestKey | None = None
     answer: str = ""
     """Remembered with `request` and given back by a replay, such as the id that was made."""
+    durable: bool = False
+    """It is answered, as a replay too, only when the store has it on its disk. Takes up to 0.2 s
+    where the store syncs every second."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from controlplane.domain.audit.chain import genesis, leaf_of, seal_of
 from controlplane.services.ports import (
     Append,
     BeatRecord,
@@ -23,6 +24,7 @@ from controlplane.services.ports import (
     Transaction,
 )
 from controlplane.services.transaction import Collection
+from controlplane.storage.redis.audit_log import RedisAuditLog
 from controlplane.storage.redis.beat_log import RedisBeatLog
 from controlplane.storage.redis.change_feed import FeedTimings, RedisChangeFeed
 from controlplane.storage.redis.connection import StoreConnection
@@ -107,6 +109,7 @@ async def run_session(
         await ledger.read_history(namespace, "history")
         await ledger.read_audit(namespace)
         await ledger.find_request(namespace, REQUEST)
+        await _seal_and_trim(RedisAuditLog(connection), namespace)
         await beats.flush(namespace, {30_000: ["i1"]}, [BEAT])
         cursor = (await others.read_beats({namespace: ""}))[namespace][0]
         await beats.flush(namespace, {30_000: ["i1"]}, [BEAT])
@@ -121,6 +124,17 @@ async def run_session(
         await admin("SCRIPT FLUSH SYNC")
         await ledger.commit(written(put_name("n")))
     return Seen(followed_by=mode)
+
+
+async def _seal_and_trim(log: RedisAuditLog, namespace: str) -> None:
+    (entry,) = await log.entries(namespace, after=0, limit=1)
+    if not await log.append_seal(namespace, seal_of(1, [leaf_of(entry)], genesis(namespace), None)):
+        raise SessionFailed("the audit was not sealed")
+    await log.seals(namespace, after=0, limit=1)
+    await log.newest_seal(namespace)
+    await log.entries_before(namespace, before=2, limit=1)
+    if (await log.extent(namespace)).sealed != 1 or await log.trim(namespace, 1) != 1:
+        raise SessionFailed("the audit was not trimmed")
 
 
 async def _load(feed: RedisChangeFeed, namespace: str) -> Position:

@@ -1,10 +1,13 @@
 """The ledger in memory. Nothing here awaits, so every commit is atomic by itself."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
+from controlplane.domain.audit.chain import StoredEntry
 from controlplane.domain.errors import RequestIdReused
+from controlplane.services.audit.encoding import decode_entry, encode_entry
 from controlplane.services.ports import (
     UNFOLLOWED,
     Append,
@@ -19,6 +22,7 @@ from controlplane.services.ports import (
     Record,
     RequestKey,
     Require,
+    RequireClock,
     RequireExpired,
     ResetCount,
     SetDeadline,
@@ -81,9 +85,13 @@ class MemoryLedger:
         self, namespace: str, *, after: int = 0, limit: int = 100
     ) -> list[tuple[int, int, AuditEntry]]:
         """Return (revision, at_ms, entry), oldest first; see `Ledger.read_audit`."""
-        # Revisions have no gaps, so the entry of revision n is at place n - 1.
-        start = max(after, 0)
-        return self._store.namespaces[namespace].audit[start : start + max(limit, 0)]
+        entries = self._store.namespaces[namespace].audit
+        start = bisect_right(entries, after, key=lambda entry: entry.sequence)
+        return [
+            (stored.sequence, stored.at_ms, entry)
+            for stored in entries[start : start + max(limit, 0)]
+            if (entry := decode_entry(stored.data)) is not None
+        ]
 
     async def find_request(self, namespace: str, request: RequestKey) -> Committed | None:
         """Return the remembered result of a request; see `Ledger.find_request`.
@@ -113,7 +121,8 @@ class MemoryLedger:
         _store_counts(state, counted)
         committed = Committed(state.revision, now_ms, answer=transaction.answer)
         state.changes.append(ChangeEntry(state.revision, random_token(), _touched(transaction)))
-        state.audit.append((state.revision, now_ms, transaction.audit))
+        data = encode_entry(transaction.audit)
+        state.audit.append(StoredEntry(sequence=state.revision, at_ms=now_ms, data=data))
         if transaction.request is not None:
             _remember(state, transaction.request, committed)
         self._store.announce(transaction.namespace)
@@ -139,6 +148,10 @@ def _check(state: NamespaceState, index: int, step: Step, now_ms: int) -> None:
         case RequireExpired(instance_id):
             deadline = state.deadlines.get(instance_id)
             if deadline is None or deadline > now_ms:
+                raise ConditionFailed(index)
+            return
+        case RequireClock(not_before_ms, not_after_ms):
+            if now_ms < not_before_ms or 0 < not_after_ms <= now_ms:
                 raise ConditionFailed(index)
             return
         case Append(history, _, keep) if keep < 0:
@@ -193,7 +206,7 @@ def _apply(state: NamespaceState, step: Step, now_ms: int) -> None:
             state.deadlines[instance_id] = now_ms + after_ms
         case ClearDeadline(instance_id):
             state.deadlines.pop(instance_id, None)
-        case Require() | RequireExpired() | Count() | ResetCount():
+        case Require() | RequireExpired() | RequireClock() | Count() | ResetCount():
             pass
 
 

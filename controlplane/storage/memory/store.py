@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from controlplane.domain.audit.chain import Seal, StoredEntry
 from controlplane.services.ports import (
-    AuditEntry,
     BeatRecord,
     Clock,
     Collection,
@@ -63,7 +63,9 @@ class NamespaceState:
         default_factory=lambda: {collection: {} for collection in Collection}
     )
     histories: dict[str, deque[Record]] = field(default_factory=dict)
-    audit: list[tuple[int, int, AuditEntry]] = field(default_factory=list)
+    audit: list[StoredEntry] = field(default_factory=list)
+    seals: list[Seal] = field(default_factory=list)
+    sealed: int = 0
     requests: dict[str, RememberedRequest] = field(default_factory=dict)
     deadlines: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)

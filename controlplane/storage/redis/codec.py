@@ -16,6 +16,7 @@ import msgspec
 
 from controlplane.domain.access.records import ApiToken, Ban, JoinToken, RoleBinding, TokenUse
 from controlplane.domain.agents import Agent, Instance
+from controlplane.domain.audit.keeping import AuditKeeping
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer
 from controlplane.domain.drains import Drain, EmergencyStop, StopAcknowledgement
@@ -50,6 +51,7 @@ _SCHEMAS: Final[tuple[tuple[Any, int, int], ...]] = (
     (TokenUse, 18, 1),
     (JoinToken, 19, 1),
     (Ban, 20, 1),
+    (AuditKeeping, 42, 1),
 )
 _PLAIN_TAG: Final = bytes((0, 1))
 _PLAIN_TYPES: Final = (dict, list, tuple, int, float, bool, bytes, type(None))

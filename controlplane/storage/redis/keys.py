@@ -8,7 +8,8 @@ script may touch them together.
     fp:{ns}:epoch           string  identity of this history; random, made with the first commit
     fp:{ns}:c:<collection>  hash    record key -> frame (see `codec.py`)
     fp:{ns}:changes         stream  one entry per commit, id `<revision>-0`; trimmed
-    fp:{ns}:audit           stream  one entry per commit, id `<revision>-0`; never trimmed here
+    fp:{ns}:audit           stream  one entry per commit, id `<revision>-0`; trimmed on demand only
+    fp:{ns}:seals           stream  seals of the audit, id `<last sequence>-0`
     fp:{ns}:h:<history>     stream  id `<revision>-<n>`; trimmed by each append
     fp:{ns}:req:<id>        string  result of an idempotent request; expires after 10 minutes
     fp:{ns}:deadlines       zset    instance id -> deadline, milliseconds since 1970
@@ -50,6 +51,7 @@ class NamespaceKeys:
         "namespace",
         "prefix",
         "rev",
+        "seals",
         "swept",
     )
 
@@ -60,6 +62,7 @@ class NamespaceKeys:
         self.epoch = self.prefix + "epoch"
         self.changes = self.prefix + "changes"
         self.audit = self.prefix + "audit"
+        self.seals = self.prefix + "seals"
         self.deadlines = self.prefix + "deadlines"
         self.counts = self.prefix + "counts"
         self.beats = self.prefix + "beats"

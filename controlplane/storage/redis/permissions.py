@@ -45,6 +45,7 @@ _COMMANDS: Final[Sequence[tuple[str, ...]]] = (
     ("XRANGE", _K, "-", "+"),
     ("XREVRANGE", _K, "+", "-"),
     ("XREAD", "STREAMS", _K, "0"),
+    ("XTRIM", _K, "MAXLEN", "0"),
     ("ZADD", _K, "XX", "0", "m"),
     ("ZREM", _K, "m"),
     ("ZCARD", _K),

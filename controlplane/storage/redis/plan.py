@@ -5,15 +5,16 @@ from typing import Any, Final
 
 import msgspec
 
+from controlplane.services.audit.encoding import encode_entry
 from controlplane.services.ports import (
     UNFOLLOWED,
     Append,
-    AuditEntry,
     ClearDeadline,
     Count,
     Delete,
     Put,
     Require,
+    RequireClock,
     RequireExpired,
     ResetCount,
     SetDeadline,
@@ -36,13 +37,6 @@ _FIXED_KEYS: Final = 7
 _FIXED_ARGS: Final = 8
 
 _pack: Final = msgspec.msgpack.Encoder().encode
-_json: Final = msgspec.json.Encoder().encode
-_audit_decoder: Final = msgspec.json.Decoder(AuditEntry)
-
-
-def decode_audit(data: bytes) -> AuditEntry:
-    """Return the audit entry that a commit stored."""
-    return _audit_decoder.decode(data)
 
 
 def random_token() -> str:
@@ -71,10 +65,10 @@ def compile_commit(transaction: Transaction, changes_keep: int) -> Arguments:
         *compiler.key_indexes,
     ]
     args: list[str | bytes | int] = [
-        _pack((request is not None, steps)),
+        _pack((request is not None, steps, transaction.durable)),
         random_token(),
         _pack(compiler.touched),
-        _json(transaction.audit),
+        encode_entry(transaction.audit),
         request.digest if request else "",
         transaction.answer,
         changes_keep,
@@ -151,6 +145,11 @@ def _expected(number: int | None) -> int | bool:
     return number if 0 <= number < _EXACT else -1
 
 
+def _clamped(number: int) -> int:
+    """Return a number that Lua holds exactly; no clock gets beyond it."""
+    return max(-_EXACT, min(number, _EXACT))
+
+
 _COMPILE: Final[dict[type, Any]] = {
     Put: _Compiler.put,
     Delete: _Compiler.delete,
@@ -161,4 +160,5 @@ _COMPILE: Final[dict[type, Any]] = {
     RequireExpired: lambda _, step: (7, step.instance_id),
     Count: _Compiler.count,
     ResetCount: lambda _, step: (9, step.counter),
+    RequireClock: lambda _, step: (10, *map(_clamped, (step.not_before_ms, step.not_after_ms))),
 }

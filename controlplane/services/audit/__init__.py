@@ -1,0 +1,1 @@
+"""Use cases of the audit: sealing, reading, verifying, exporting, trimming, noting refusals."""

@@ -1,0 +1,23 @@
+-- Keeps a seal if it continues what was sealed.
+--
+-- KEYS  1 seals
+-- ARGV  1 sequence of the entry before its first one  2 of its first  3 of its last
+--       4 head before  5 head after  6 leaves  7 name of the key
+-- Returns 1 if it was kept, 0 if somebody else has sealed meanwhile
+--
+-- The last id of a stream survives its entries: a seal that was removed is not made anew.
+
+if redis.replicate_commands then redis.replicate_commands() end
+
+local call = redis.call
+local sealed = '0'
+if call('EXISTS', KEYS[1]) == 1 then
+  local info = call('XINFO', 'STREAM', KEYS[1])
+  for n = 1, #info, 2 do
+    if info[n] == 'last-generated-id' then sealed = string.match(info[n + 1], '^%d+') end
+  end
+end
+if sealed ~= ARGV[1] then return 0 end
+call('XADD', KEYS[1], ARGV[3] .. '-0',
+  'f', ARGV[2], 'p', ARGV[4], 'h', ARGV[5], 'l', ARGV[6], 'k', ARGV[7])
+return 1
