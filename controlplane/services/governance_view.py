@@ -13,6 +13,7 @@ GOVERNANCE_COLLECTIONS: Final = frozenset(
         Collection.POLICY_CANDIDATES,
         Collection.POLICY_STAGES,
         Collection.APPROVALS,
+        Collection.OPEN_APPROVALS,
         Collection.STANDING_GRANTS,
         Collection.WEBHOOK_OUTBOX,
         Collection.PROMPTS,

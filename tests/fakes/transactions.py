@@ -31,9 +31,15 @@ def transaction(
     audit: AuditEntry = AUDIT,
     request: RequestKey | None = None,
     answer: str = "",
+    durable: bool = False,
 ) -> Transaction:
     return Transaction(
-        namespace=namespace, steps=steps, audit=audit, request=request, answer=answer
+        namespace=namespace,
+        steps=steps,
+        audit=audit,
+        request=request,
+        answer=answer,
+        durable=durable,
     )
 
 

@@ -28,6 +28,7 @@ from controlplane.services.ports import (
     Record,
     RequestKey,
     Require,
+    RequireClock,
     RequireExpired,
     ResetCount,
     SetDeadline,
@@ -81,6 +82,7 @@ _steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(SetDeadline, _instances, st.sampled_from((EXPIRED_MS, FAR_MS))),
     st.builds(ClearDeadline, _instances),
     st.builds(RequireExpired, _instances),
+    st.builds(RequireClock, st.sampled_from((0, 1, 2**53)), st.sampled_from((0, 1, 2**60))),
     st.builds(Count, _counters, _deltas, st.none() | st.integers(-1, 6) | _extremes),
     st.builds(ResetCount, _counters),
 )

@@ -17,6 +17,7 @@ from controlplane.storage.redis.connection import (
     StoreConnection,
 )
 from controlplane.storage.redis.errors import StoreConfigurationError
+from controlplane.storage.redis.ledger import RedisLedger
 from controlplane.storage.redis.scripts import all_scripts
 from fleetplane import AgentSpec, FleetClient, Scope
 from tests.fakes.daemon import DaemonError, running_daemon
@@ -35,6 +36,7 @@ from tests.fakes.store_rules import (
     without,
 )
 from tests.fakes.store_session import SessionFailed, run_session
+from tests.fakes.transactions import put_name, transaction
 from tests.fakes.valkey import (
     ValkeyServer,
     sentinel_group,
@@ -71,7 +73,7 @@ def test_the_page_explains_exactly_the_commands_of_its_rules():
     granted = {command for rule in rules().values() for command in commands(rule)}
     assert granted == set(without())
     everywhere = set(commands(RULE)) & set(commands(CLUSTER_RULE))
-    assert set(commands(RULE)) - everywhere == {"select"}
+    assert set(commands(RULE)) - everywhere == {"select", "waitaof"}
     assert set(commands(CLUSTER_RULE)) - everywhere == {"cluster|slots", "command", "asking"}
 
 
@@ -339,3 +341,16 @@ def _assert_warned_about_polling(caplog: pytest.LogCaptureFixture) -> None:
     told = [r for r in warnings if "notify-keyspace-events" in r.message]
     assert told
     assert {vars(r)["manual"] for r in told} == {"docs/store-security.md"}
+
+
+async def test_who_may_not_ask_for_the_disk_is_warned_and_served(server, caplog):
+    assert without()["waitaof"].startswith("warns")
+    name = fresh("forgetful")
+    await give(server, rule_for(name, lacking="waitaof"))
+    async with (
+        StoreConnection(url_for(server, name)) as connection,
+        RedisLedger(connection) as ledger,
+    ):
+        for key in ("a", "b"):
+            await ledger.commit(transaction(put_name(key), namespace=name, durable=True))
+    assert caplog.text.count("cannot say what is on its disk") == 1

@@ -24,6 +24,7 @@ from controlplane.storage.redis.clients import (
     never_retry,
     retry_reads,
 )
+from controlplane.storage.redis.disk_waits import WAIT_FOR_DISK, DiskWaits
 from controlplane.storage.redis.errors import map_redis_errors, translate
 from controlplane.storage.redis.refusals import check_tls_files
 from controlplane.storage.redis.scripts import Script, all_scripts
@@ -85,6 +86,7 @@ class StoreConnection:
         # Subscriptions live on their own client: they hold connections for hours, and must not
         # be reconnected silently (a gap would go unseen).
         self._subscriptions = self._factory.make(never_retry())
+        self._disk = DiskWaits()
 
     @property
     def reads(self) -> Client:
@@ -112,12 +114,17 @@ class StoreConnection:
                 raise
 
     async def eval_many(
-        self, script: Script, items: Iterable[tuple[Sequence[Value], Sequence[Value]]]
+        self,
+        script: Script,
+        items: Iterable[tuple[Sequence[Value], Sequence[Value]]],
+        *,
+        durable: bool = False,
     ) -> list[Any]:
         """Run one script for every (keys, args), in one pipeline; see `run_batch`."""
-        return await self.run_batch([ScriptCall(script, keys, args) for keys, args in items])
+        calls = [ScriptCall(script, keys, args) for keys, args in items]
+        return await self.run_batch(calls, durable=durable)
 
-    async def run_batch(self, calls: Sequence[ScriptCall]) -> list[Any]:
+    async def run_batch(self, calls: Sequence[ScriptCall], *, durable: bool = False) -> list[Any]:
         """Run many scripts in one pipeline and return their outcomes in the order of `calls`.
 
         An outcome is a reply, or an exception that was *not* raised: `StoreUnavailable` when the
@@ -126,13 +133,18 @@ class StoreConnection:
         `calls`: where the server did not know a script (not one of ours, or its cache was flushed)
         the call is sent again with its source, unless a later one ran meanwhile; it then stays
         undone, and its outcome is `StoreUnavailable`.
+
+        With `durable` this waits until the server has all of it on its disk, as far as it can tell;
+        if that takes too long every outcome is `StoreUnavailable`.
         """
         if not calls:
             return []
-        outcomes = await self._pipe([("EVALSHA", c.script.sha1, c) for c in calls])
+        sent = [("EVALSHA", c.script.sha1, c) for c in calls]
+        outcomes = await self._pipe(sent, durable=durable)
         unknown = _repeatable(calls, outcomes)
         if unknown:
-            again = await self._pipe([("EVAL", calls[i].script.source, calls[i]) for i in unknown])
+            sent = [("EVAL", calls[i].script.source, calls[i]) for i in unknown]
+            again = await self._pipe(sent, durable=durable)
             for i, outcome in zip(unknown, again, strict=True):
                 outcomes[i] = outcome
         await self._heal_after(outcomes)
@@ -198,12 +210,18 @@ class StoreConnection:
         # redis-py leaves this method untyped
         return await self._writes.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    async def _pipe(self, commands: Sequence[tuple[str, str, ScriptCall]]) -> list[Any]:
+    async def _pipe(
+        self, commands: Sequence[tuple[str, str, ScriptCall]], *, durable: bool
+    ) -> list[Any]:
         pipe = self.pipeline()
         for verb, script, call in commands:
             pipe.execute_command(verb, script, len(call.keys), *call.keys, *call.args)
+        waits = durable and self._disk.can_wait and isinstance(self._writes, Redis)
+        if waits:
+            pipe.execute_command(*WAIT_FOR_DISK)
         try:
-            return await pipe.execute(raise_on_error=False)
+            outcomes: list[Any] = await pipe.execute(raise_on_error=False)
+            on_disk = not waits or self._disk.has(outcomes.pop())
         except Exception as error:  # the whole pipeline: every item shares the outcome
             if translate(error) is error:
                 raise

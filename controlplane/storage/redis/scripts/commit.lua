@@ -5,7 +5,7 @@
 --
 -- KEYS  1 rev  2 epoch  3 changes  4 audit  5 deadlines  6 the request's result
 --       7 counts  8.. collections and histories, addressed by the steps
--- ARGV  1 plan: MessagePack of {is there a request, steps}
+-- ARGV  1 plan: MessagePack of {is there a request, steps, is it to be on disk}
 --       2 fingerprint of this commit  3 touched: MessagePack of {{collection, key}..}
 --       4 audit entry (JSON)  5 digest of the request  6 answer to remember
 --       7 change entries to keep  8 milliseconds to remember the request
@@ -20,6 +20,7 @@
 --       {7 require expired, instance id}
 --       {8 count, counter, delta, what it must not be above afterwards}
 --       {9 reset, counter}
+--       {10 clock, earliest milliseconds since 1970, the first that are too late or 0}
 -- Returns {0, revision, ms} committed; {1, revision, ms, answer} replayed;
 --         {2, step, revision, generation} condition failed, of a count {2, step, its value, 0};
 --         {3} request id reused
@@ -36,6 +37,10 @@ if plan[1] then
   if known then
     local result = cmsgpack.unpack(known)
     if result[1] ~= ARGV[5] then return {3} end
+    if plan[3] then
+      -- WAITAOF waits for the newest write of its connection, and this one has made none.
+      call('SET', KEYS[6], known, 'KEEPTTL')
+    end
     return {1, result[2], result[3], result[4]}
   end
 end
@@ -74,6 +79,8 @@ for i, step in ipairs(steps) do
     end
   elseif op == 4 then
     call('XLEN', KEYS[step[2]])
+  elseif op == 10 then
+    if now < step[2] or (step[3] > 0 and now >= step[3]) then return {2, i - 1, 0, 0} end
   elseif op >= 8 then
     local counter = counters[step[2]]
     if not counter then
