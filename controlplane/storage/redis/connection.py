@@ -229,6 +229,7 @@ class StoreConnection:
         finally:
             # redis-py leaves this method untyped
             await pipe.reset()  # type: ignore[no-untyped-call]
+        return outcomes if on_disk else [StoreUnavailable() for _ in commands]
 
     async def _heal_after(self, outcomes: Sequence[Any]) -> None:
         """Make the next call look for the primaries again if these outcomes say they moved.
