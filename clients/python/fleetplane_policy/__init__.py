@@ -20,16 +20,21 @@ from fleetplane_policy.claims import (
     CLAIM_DEPTH_LIMIT,
     validate_claims,
 )
+from fleetplane_policy.digest import digest_of, policy_digest, same_content, set_digest
 from fleetplane_policy.engine import OnError, PolicySet, Quarantined
 from fleetplane_policy.errors import FieldViolation, MalformedInput
 from fleetplane_policy.lint import LintCode, LintWarning, lint
 from fleetplane_policy.model import (
     PRIORITY_LIMIT,
+    ApprovalRequirement,
+    ApprovalStage,
     ConditionExplanation,
     Decision,
     DecisionReason,
     Effect,
+    Escalation,
     ExplainLevel,
+    Obligation,
     Observation,
     OnMissing,
     Policy,
@@ -50,6 +55,8 @@ __all__ = [
     "CLAIM_DEPTH_LIMIT",
     "DEFAULT_SCHEMA",
     "PRIORITY_LIMIT",
+    "ApprovalRequirement",
+    "ApprovalStage",
     "Attribute",
     "AttributeSchema",
     "AttributeType",
@@ -57,11 +64,13 @@ __all__ = [
     "Decision",
     "DecisionReason",
     "Effect",
+    "Escalation",
     "ExplainLevel",
     "FieldViolation",
     "LintCode",
     "LintWarning",
     "MalformedInput",
+    "Obligation",
     "Observation",
     "OnError",
     "OnMissing",
@@ -74,9 +83,13 @@ __all__ = [
     "Source",
     "Target",
     "Truth",
+    "digest_of",
     "is_identifier",
     "lint",
+    "policy_digest",
     "require_valid_policy",
+    "same_content",
+    "set_digest",
     "validate_claims",
     "validate_policy",
 ]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from fleetplane_policy.compiled import CompiledPolicy, Judged
-from fleetplane_policy.model import Decision, DecisionReason, Effect, Observation
+from fleetplane_policy.model import Decision, DecisionReason, Effect, Obligation, Observation
 from fleetplane_policy.truth import ERROR, MISSING, SHOWN, TRUE
 
 STRICTNESS: Final = {
@@ -61,7 +61,16 @@ def combine(judged: Iterable[Judged], *, default: Effect, empty: bool, revision:
         observations=observations,
         indeterminate=tuple(sorted(p.policy_id for p, v in everything if v in {MISSING, ERROR})),
         message=_message(effect, reason, determining, observations),
+        obligations=_obligations(determining),
     )
+
+
+def _obligations(determining: Sequence[Judged]) -> tuple[Obligation, ...]:
+    """What the determining policies oblige to, in the order of their ids, each thing once."""
+    found: list[Obligation] = []
+    for policy, _ in sorted(determining, key=lambda j: j[0].policy_id):
+        found += [one for one in policy.policy.obligations if one not in found]
+    return tuple(found)
 
 
 def _determine(candidates: Sequence[Judged]) -> tuple[Effect, DecisionReason, list[Judged]]:

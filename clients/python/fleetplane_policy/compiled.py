@@ -1,9 +1,11 @@
 """One policy, compiled: what it may apply to, and a closure that judges a request."""
 
+from copy import copy
 from typing import Final
 
 from fleetplane_policy.attributes import DEFAULT_DELIMITERS, AttributeSchema, Source
 from fleetplane_policy.compiler import ConditionCompiler
+from fleetplane_policy.digest import policy_digest
 from fleetplane_policy.errors import FieldViolation
 from fleetplane_policy.globs import Matcher, compile_globs, is_literal
 from fleetplane_policy.grammar import parse
@@ -32,7 +34,7 @@ Judged = tuple["CompiledPolicy", int]
 
 
 class CompiledPolicy:
-    """A policy ready to judge; immutable, shared between sets, hashed by identity.
+    """A policy ready to judge; immutable to others, shared between sets, hashed by identity.
 
     `test` covers validity period, agent globs and condition (0..3, see `truth.py`); scope, action
     and tool globs are the index's business (`covers`). `actions` and `tools` are the only literals
@@ -44,6 +46,7 @@ class CompiledPolicy:
     __slots__ = (
         "_action_globs",
         "_agent_globs",
+        "_digest",
         "_tool_globs",
         "actions",
         "effect",
@@ -62,15 +65,20 @@ class CompiledPolicy:
     )
 
     def __init__(
-        self, policy: Policy, schema: AttributeSchema, compiler: ConditionCompiler
+        self,
+        policy: Policy,
+        schema: AttributeSchema,
+        compiler: ConditionCompiler,
+        on_missing: OnMissing = OnMissing.NO_MATCH,
     ) -> None:
+        """Compile; `on_missing` is for a policy that does not say what an absence means."""
         self.policy = policy
         self.policy_id = policy.policy_id
         self.priority = policy.priority
         self.effect = policy.action
         self.guardrail = policy.guardrail and policy.action is Effect.DENY
         self.level = _level(policy)
-        self.matching = _matching(policy)
+        self.matching = _matching(policy, on_missing)
         parsed, violations = parse(policy.conditions, schema)
         self.violations: tuple[FieldViolation, ...] = (*envelope_violations(policy), *violations)
         broken_target = any(target_violations(policy))
@@ -87,7 +95,25 @@ class CompiledPolicy:
         self.test = self._narrowed(compiler.compile(self.node))
         settled = without_pinned(self.node, _SETTLED)
         self.indexed_test = self._narrowed(compiler.compile(settled))
+        self._digest = ""
         self.judgements: tuple[Judged, ...] = tuple((self, v) for v in range(len(NEGATED)))
+
+    @property
+    def digest(self) -> str:
+        """What the policy says, as 64 hexadecimal digits; counted once."""
+        if not self._digest:
+            self._digest = policy_digest(self.policy)
+        return self._digest
+
+    def under(self, on_missing: OnMissing) -> "CompiledPolicy":
+        """Return it with another default for absent attributes; itself if nothing changes."""
+        matching = _matching(self.policy, on_missing)
+        if matching == self.matching:
+            return self
+        other = copy(self)
+        other.matching = matching
+        other.judgements = tuple((other, value) for value in range(len(NEGATED)))
+        return other
 
     def covers(self, action: str, tool: str) -> bool:
         """Whether the target's action and tool globs match."""
@@ -149,11 +175,11 @@ def _level(policy: Policy) -> int:
     return NAME_LEVEL if policy.scope.agent_name else NAMESPACE_LEVEL
 
 
-def _matching(policy: Policy) -> frozenset[int]:
+def _matching(policy: Policy, default: OnMissing) -> frozenset[int]:
     """The condition values with which the policy takes part in a decision."""
     if policy.action in {Effect.ALLOW, Effect.LOG_ONLY}:
         return frozenset((TRUE,))
-    if policy.on_missing is OnMissing.MATCH:
+    if (policy.on_missing or default) is OnMissing.MATCH:
         return frozenset((TRUE, ERROR, MISSING))
     return frozenset((TRUE, ERROR))
 

@@ -28,6 +28,7 @@ from fleetplane_policy.attributes import DEFAULT_SCHEMA, AttributeSchema
 from fleetplane_policy.combining import combine
 from fleetplane_policy.compiled import CompiledPolicy, Judged, agent_name
 from fleetplane_policy.compiler import ConditionCompiler
+from fleetplane_policy.digest import set_digest
 from fleetplane_policy.errors import FieldViolation, MalformedInput
 from fleetplane_policy.explain import explain, explain_policy
 from fleetplane_policy.index import Candidates, Entry, PolicyIndex
@@ -35,6 +36,7 @@ from fleetplane_policy.model import (
     Decision,
     Effect,
     ExplainLevel,
+    OnMissing,
     Policy,
     PolicyExplanation,
     Request,
@@ -69,9 +71,11 @@ class PolicySet:
         "_compiled",
         "_compiler",
         "_decisions",
+        "_digest",
         "_index",
         "_size",
         "default_effect",
+        "on_missing",
         "quarantined",
         "revision",
         "schema",
@@ -84,6 +88,7 @@ class PolicySet:
         *,
         revision: int,
         default_effect: Effect,
+        on_missing: OnMissing,
         schema: AttributeSchema,
         compiler: ConditionCompiler,
     ) -> None:
@@ -92,6 +97,7 @@ class PolicySet:
         self._compiler = compiler
         self.revision = revision
         self.default_effect = default_effect
+        self.on_missing = on_missing
         self.schema = schema
         self.quarantined: tuple[Quarantined, ...] = tuple(
             Quarantined(policy_id=c.policy_id, violations=c.violations)
@@ -100,6 +106,7 @@ class PolicySet:
         )
         self._decisions: dict[tuple[Judged, ...], Decision] = {}
         self._size = 0
+        self._digest = ""
 
     @classmethod
     def compile(
@@ -108,29 +115,32 @@ class PolicySet:
         *,
         revision: int,
         default_effect: Effect = Effect.ALLOW,
+        on_missing: OnMissing = OnMissing.NO_MATCH,
         schema: AttributeSchema = DEFAULT_SCHEMA,
         on_error: OnError = OnError.RAISE,
     ) -> "PolicySet":
         """Compile a namespace's policies.
 
+        `on_missing` is what an absent attribute means to the policies that do not say.
+
         Raises:
             MalformedInput: a policy id twice, a default that is neither ALLOW nor DENY, or (with
                 RAISE) a policy that is not valid; with every violation, as `policies[id].field`.
         """
-        if default_effect not in {Effect.ALLOW, Effect.DENY}:
-            raise MalformedInput.of("default_effect", "must be ALLOW or DENY")
+        _refuse_default(default_effect)
         compiler = ConditionCompiler()
         compiled: dict[str, CompiledPolicy] = {}
         for policy in policies:
             if policy.policy_id in compiled:
                 raise MalformedInput.of(f"policies[{policy.policy_id}]", "is there twice")
-            compiled[policy.policy_id] = CompiledPolicy(policy, schema, compiler)
+            compiled[policy.policy_id] = CompiledPolicy(policy, schema, compiler, on_missing)
         _refuse_broken(compiled.values(), on_error)
         return cls(
             compiled,
             PolicyIndex.of(compiled.values()),
             revision=revision,
             default_effect=default_effect,
+            on_missing=on_missing,
             schema=schema,
             compiler=compiler,
         )
@@ -161,7 +171,9 @@ class PolicySet:
                 continue
             if old is not None:
                 removed.append(old)
-            added[policy.policy_id] = CompiledPolicy(policy, self.schema, self._compiler)
+            added[policy.policy_id] = CompiledPolicy(
+                policy, self.schema, self._compiler, self.on_missing
+            )
         _refuse_broken(added.values(), on_error)
         compiled.update(added)
         return PolicySet(
@@ -169,6 +181,34 @@ class PolicySet:
             self._index.with_changes(removed, added.values()),
             revision=revision,
             default_effect=self.default_effect,
+            on_missing=self.on_missing,
+            schema=self.schema,
+            compiler=self._compiler,
+        )
+
+    def with_defaults(
+        self, *, default_effect: Effect, on_missing: OnMissing, revision: int
+    ) -> "PolicySet":
+        """Return the same policies under other defaults; nothing is compiled again.
+
+        Raises:
+            MalformedInput: a default that is neither ALLOW nor DENY.
+        """
+        _refuse_default(default_effect)
+        compiled: dict[str, CompiledPolicy] = {}
+        removed: list[CompiledPolicy] = []
+        added: list[CompiledPolicy] = []
+        for policy_id, policy in self._compiled.items():
+            compiled[policy_id] = other = policy.under(on_missing)
+            if other is not policy:
+                removed.append(policy)
+                added.append(other)
+        return PolicySet(
+            compiled,
+            self._index.with_changes(removed, added),
+            revision=revision,
+            default_effect=default_effect,
+            on_missing=on_missing,
             schema=self.schema,
             compiler=self._compiler,
         )
@@ -225,6 +265,13 @@ class PolicySet:
             )
         )
 
+    @property
+    def digest(self) -> str:
+        """What the policies say, as `sha256:..`, whatever the revision; see `digest.py`."""
+        if not self._digest:
+            self._digest = set_digest({k: c.digest for k, c in self._compiled.items()})
+        return self._digest
+
     def __len__(self) -> int:
         return len(self._compiled)
 
@@ -257,6 +304,11 @@ def _scoped(candidates: Candidates, request: Request) -> tuple[Entry, ...]:
         *candidates.by_id.get(request.agent_id, ()),
         *candidates.by_name.get(agent_name(request), ()),
     )
+
+
+def _refuse_default(effect: Effect) -> None:
+    if effect not in {Effect.ALLOW, Effect.DENY}:
+        raise MalformedInput.of("default_effect", "must be ALLOW or DENY")
 
 
 def _refuse_broken(compiled: Iterable[CompiledPolicy], on_error: OnError) -> None:

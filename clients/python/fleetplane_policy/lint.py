@@ -13,6 +13,7 @@ from fleetplane_policy.compiler import ConditionCompiler
 from fleetplane_policy.model import Effect, OnMissing, Policy
 from fleetplane_policy.nodes import Leaf, leaves, required, required_strings
 from fleetplane_policy.operators import PRESENCE
+from fleetplane_policy.truth import MISSING
 
 WARNINGS_LIMIT: Final = 200
 """Warnings returned at most; a set with more has one cause repeated."""
@@ -49,12 +50,17 @@ class LintWarning:
 
 
 def lint(
-    policies: Iterable[Policy], schema: AttributeSchema = DEFAULT_SCHEMA
+    policies: Iterable[Policy],
+    schema: AttributeSchema = DEFAULT_SCHEMA,
+    on_missing: OnMissing = OnMissing.NO_MATCH,
 ) -> tuple[LintWarning, ...]:
-    """Return the warnings about the enabled ones among these policies, at most 200."""
+    """Return the warnings about the enabled ones among these policies, at most 200.
+
+    `on_missing` is what an absent attribute means to the policies that do not say.
+    """
     compiler = ConditionCompiler()
     compiled = sorted(
-        (CompiledPolicy(p, schema, compiler) for p in policies if p.enabled),
+        (CompiledPolicy(p, schema, compiler, on_missing) for p in policies if p.enabled),
         key=lambda c: c.policy_id,
     )
     return tuple(islice(_warnings(compiled), WARNINGS_LIMIT))
@@ -101,7 +107,7 @@ def _avoidable(policy: CompiledPolicy) -> Iterator[LintWarning]:
     if not unsure:
         return
     names = ", ".join(unsure)
-    if policy.policy.on_missing is OnMissing.NO_MATCH:
+    if MISSING not in policy.matching:
         yield LintWarning(
             code=LintCode.UNGUARANTEED_ATTRIBUTE,
             policy_ids=(policy.policy_id,),

@@ -95,6 +95,59 @@ class PolicyScope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Obligation:
+    """What whoever goes ahead has to do besides, such as `redact` or `notify`.
+
+    The engine hands it on and gives it no meaning. `params` is a JSON object.
+    """
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalStage:
+    """One group of people who have to agree; stages are decided in their order.
+
+    `quorum` (1-16) yes-votes pass it, `deny_quorum` (1-16) no-votes end the whole request.
+    `eligible` are subjects as in role bindings (`user:..`, `group:..`, `token:..`, a SPIFFE
+    pattern) or `role:approver`; empty: whoever has the permission to approve.
+    """
+
+    name: str = ""
+    quorum: int = 1
+    eligible: tuple[str, ...] = ()
+    deny_quorum: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escalation:
+    """Who may decide as well once a request has waited for `after_ms` milliseconds."""
+
+    after_ms: int
+    eligible: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRequirement:
+    """What a REQUIRE_APPROVAL asks for; the engine hands it on.
+
+    Without stages one yes of anybody who may approve is enough. `ttl_ms` (1 s - 24 h) is the time
+    to decide, `use_window_ms` (1 s - 24 h) the time to use a grant. `prevent_owner`: the agent's
+    owner may not decide. `not_before_delay_ms` (0 - 24 h): a grant can be used only so long after
+    the request. `irreversible`: no standing grant may stand for it.
+    """
+
+    stages: tuple[ApprovalStage, ...] = ()
+    ttl_ms: int = 900_000
+    use_window_ms: int = 300_000
+    prevent_owner: bool = False
+    not_before_delay_ms: int = 0
+    escalations: tuple[Escalation, ...] = ()
+    irreversible: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """One rule.
 
@@ -102,6 +155,8 @@ class Policy:
     `priority` lies in -1,000,000..1,000,000, higher wins; equal priorities resolve by strictness
     (DENY, REQUIRE_APPROVAL, ALLOW), never by order. `guardrail` (DENY only) cannot be overridden by
     any priority or scope. A policy with neither target nor conditions needs `match_all`.
+    `on_missing` None takes the namespace's default. `approval` (REQUIRE_APPROVAL only; None: one
+    yes of anybody who may) and `obligations` come with the decisions that the policy determines.
     `not_before_ms` (inclusive) and `not_after_ms` (exclusive) are Unix milliseconds. `revision`,
     `updated_at_ms` and `updated_by` describe its last write; the engine does not read them.
     """
@@ -114,12 +169,14 @@ class Policy:
     priority: int = 0
     enabled: bool = True
     guardrail: bool = False
-    on_missing: OnMissing = OnMissing.NO_MATCH
+    on_missing: OnMissing | None = None
     match_all: bool = False
     targets: Target = Target()
     scope: PolicyScope = PolicyScope()
     not_before_ms: int | None = None
     not_after_ms: int | None = None
+    approval: ApprovalRequirement | None = None
+    obligations: tuple[Obligation, ...] = ()
     revision: int = 0
     updated_at_ms: int = 0
     updated_by: str = ""
@@ -195,7 +252,8 @@ class Decision:
     `determining` are the policies that made it, ordered by id; `overridden` the matching policies
     that wanted something else, highest priority first; `observations` every LOG_ONLY policy that
     matched or could not be determined; `indeterminate` every policy whose condition was unknown,
-    whether or not that changed the answer. `message` is one sentence for people.
+    whether or not that changed the answer. `obligations` are those of the determining policies,
+    each once. `message` is one sentence for people.
     """
 
     effect: Effect
@@ -206,4 +264,5 @@ class Decision:
     observations: tuple[Observation, ...] = ()
     indeterminate: tuple[str, ...] = ()
     message: str = ""
+    obligations: tuple[Obligation, ...] = ()
     explanation: tuple[PolicyExplanation, ...] | None = None

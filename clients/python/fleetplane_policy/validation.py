@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from string import ascii_letters, digits
 from typing import Final
 
+from fleetplane_policy.attachments import attachment_violations
 from fleetplane_policy.attributes import (
     DEFAULT_DELIMITERS,
     DEFAULT_SCHEMA,
@@ -62,6 +63,7 @@ def envelope_violations(policy: Policy) -> tuple[FieldViolation, ...]:
             *_effect(policy),
             *_validity(policy),
             *target_violations(policy),
+            *attachment_violations(policy),
         )
     )
 

@@ -14,6 +14,8 @@ from fleetplane_policy import (
     CLAIM_DEPTH_LIMIT,
     DEFAULT_SCHEMA,
     PRIORITY_LIMIT,
+    ApprovalRequirement,
+    ApprovalStage,
     Attribute,
     AttributeSchema,
     AttributeType,
@@ -21,9 +23,11 @@ from fleetplane_policy import (
     Decision,
     DecisionReason,
     Effect,
+    Escalation,
     ExplainLevel,
     LintCode,
     LintWarning,
+    Obligation,
     Observation,
     OnError,
     OnMissing,
@@ -36,8 +40,12 @@ from fleetplane_policy import (
     Source,
     Target,
     Truth,
+    digest_of,
     is_identifier,
     lint,
+    policy_digest,
+    same_content,
+    set_digest,
 )
 
 __all__ = [
@@ -45,6 +53,8 @@ __all__ = [
     "CLAIM_DEPTH_LIMIT",
     "DEFAULT_SCHEMA",
     "PRIORITY_LIMIT",
+    "ApprovalRequirement",
+    "ApprovalStage",
     "Attribute",
     "AttributeSchema",
     "AttributeType",
@@ -52,9 +62,11 @@ __all__ = [
     "Decision",
     "DecisionReason",
     "Effect",
+    "Escalation",
     "ExplainLevel",
     "LintCode",
     "LintWarning",
+    "Obligation",
     "Observation",
     "OnError",
     "OnMissing",
@@ -68,9 +80,13 @@ __all__ = [
     "Target",
     "Truth",
     "compile_policies",
+    "digest_of",
     "is_identifier",
     "lint",
+    "policy_digest",
     "require_valid_policy",
+    "same_content",
+    "set_digest",
     "validate_claims",
     "validate_policy",
 ]
@@ -108,7 +124,11 @@ def require_valid_policy(policy: Policy, schema: AttributeSchema = DEFAULT_SCHEM
 
 
 def compile_policies(
-    policies: Iterable[Policy], *, revision: int, default_effect: Effect = Effect.ALLOW
+    policies: Iterable[Policy],
+    *,
+    revision: int,
+    default_effect: Effect = Effect.ALLOW,
+    on_missing: OnMissing = OnMissing.NO_MATCH,
 ) -> PolicySet:
     """Compile policies that somebody wrote.
 
@@ -116,7 +136,9 @@ def compile_policies(
         InvalidArgument: a policy id twice, or a policy that is not valid; with every violation.
     """
     try:
-        return PolicySet.compile(policies, revision=revision, default_effect=default_effect)
+        return PolicySet.compile(
+            policies, revision=revision, default_effect=default_effect, on_missing=on_missing
+        )
     except engine.MalformedInput as refused:
         raise _refusal(refused.violations) from None
 
