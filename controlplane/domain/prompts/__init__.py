@@ -1,0 +1,1 @@
+"""Prompts: immutable versions, labels that move over them, and what decides whether they may."""
