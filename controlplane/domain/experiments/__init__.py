@@ -1,0 +1,1 @@
+"""Experiments: which unit sees what, what came of it, and what follows from that. Pure."""
