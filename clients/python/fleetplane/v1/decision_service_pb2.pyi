@@ -159,7 +159,7 @@ class RecordedDecision(_message.Message):
 
     @_builtins.property
     def masked_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Paths that are masked here, such as `claim.password`."""
+        """Paths of the context that are masked here, such as `card.number`."""
 
     def __init__(
         self,

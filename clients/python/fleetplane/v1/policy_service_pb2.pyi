@@ -65,7 +65,7 @@ class _OnMissing:
 class _OnMissingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnMissing.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ON_MISSING_UNSPECIFIED: _OnMissing.ValueType  # 0
-    """Same as NO_MATCH."""
+    """As the settings of the namespace say: NO_MATCH unless they say otherwise."""
     ON_MISSING_NO_MATCH: _OnMissing.ValueType  # 1
     """The policy does not match."""
     ON_MISSING_MATCH: _OnMissing.ValueType  # 2
@@ -75,7 +75,7 @@ class OnMissing(_OnMissing, metaclass=_OnMissingEnumTypeWrapper):
     """What a condition means when the attribute it reads is absent."""
 
 ON_MISSING_UNSPECIFIED: OnMissing.ValueType  # 0
-"""Same as NO_MATCH."""
+"""As the settings of the namespace say: NO_MATCH unless they say otherwise."""
 ON_MISSING_NO_MATCH: OnMissing.ValueType  # 1
 """The policy does not match."""
 ON_MISSING_MATCH: OnMissing.ValueType  # 2
@@ -138,6 +138,34 @@ TRUTH_UNKNOWN: Truth.ValueType  # 3
 """Cannot be told."""
 Global___Truth: _TypeAlias = Truth  # noqa: Y015
 
+class _DecisionDurability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecisionDurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecisionDurability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECISION_DURABILITY_UNSPECIFIED: _DecisionDurability.ValueType  # 0
+    """Same as ASYNC."""
+    DECISION_DURABILITY_SYNC: _DecisionDurability.ValueType  # 1
+    """The answer waits until the record is safe."""
+    DECISION_DURABILITY_ASYNC: _DecisionDurability.ValueType  # 2
+    """Right after the answer. What an overfull queue loses is counted, and leaves a gap record."""
+    DECISION_DURABILITY_SAMPLED: _DecisionDurability.ValueType  # 3
+    """A share of them, recorded as ASYNC ones are."""
+
+class DecisionDurability(_DecisionDurability, metaclass=_DecisionDurabilityEnumTypeWrapper):
+    """How certainly a decision is recorded."""
+
+DECISION_DURABILITY_UNSPECIFIED: DecisionDurability.ValueType  # 0
+"""Same as ASYNC."""
+DECISION_DURABILITY_SYNC: DecisionDurability.ValueType  # 1
+"""The answer waits until the record is safe."""
+DECISION_DURABILITY_ASYNC: DecisionDurability.ValueType  # 2
+"""Right after the answer. What an overfull queue loses is counted, and leaves a gap record."""
+DECISION_DURABILITY_SAMPLED: DecisionDurability.ValueType  # 3
+"""A share of them, recorded as ASYNC ones are."""
+Global___DecisionDurability: _TypeAlias = DecisionDurability  # noqa: Y015
+
 @_typing.final
 class Policy(_message.Message):
     """One rule."""
@@ -162,6 +190,8 @@ class Policy(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_BY_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    OBLIGATIONS_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """Identity within the namespace. 1-256 bytes of `[A-Za-z0-9._:-]`. Required."""
     name: _builtins.str
@@ -177,7 +207,7 @@ class Policy(_message.Message):
     guardrail: _builtins.bool
     """A DENY that no priority can override."""
     on_missing: Global___OnMissing.ValueType
-    """What an absent attribute means. Default NO_MATCH."""
+    """What an absent attribute means. Unspecified: as the settings of the namespace say."""
     match_all: _builtins.bool
     """Required for a policy without conditions and targets."""
     agent_name: _builtins.str
@@ -212,6 +242,16 @@ class Policy(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed, on the store's clock. Output only."""
 
+    @_builtins.property
+    def approval(self) -> Global___ApprovalRequirement:
+        """What a REQUIRE_APPROVAL asks for; absent: one yes of anybody who may approve. Refused for other
+        actions.
+        """
+
+    @_builtins.property
+    def obligations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obligation]:
+        """What comes with every decision that this policy determines. At most 16."""
+
     def __init__(
         self,
         *,
@@ -233,14 +273,172 @@ class Policy(_message.Message):
         revision: _builtins.int = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         updated_by: _builtins.str = ...,
+        approval: Global___ApprovalRequirement | None = ...,
+        obligations: _abc.Iterable[Global___Obligation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "not_after", b"not_after", "not_before", b"not_before", "targets", b"targets", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "conditions", b"conditions", "not_after", b"not_after", "not_before", b"not_before", "targets", b"targets", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent_id", b"agent_id", "agent_name", b"agent_name", "conditions", b"conditions", "description", b"description", "enabled", b"enabled", "guardrail", b"guardrail", "match_all", b"match_all", "name", b"name", "not_after", b"not_after", "not_before", b"not_before", "on_missing", b"on_missing", "policy_id", b"policy_id", "priority", b"priority", "revision", b"revision", "targets", b"targets", "updated_at", b"updated_at", "updated_by", b"updated_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent_id", b"agent_id", "agent_name", b"agent_name", "approval", b"approval", "conditions", b"conditions", "description", b"description", "enabled", b"enabled", "guardrail", b"guardrail", "match_all", b"match_all", "name", b"name", "not_after", b"not_after", "not_before", b"not_before", "obligations", b"obligations", "on_missing", b"on_missing", "policy_id", b"policy_id", "priority", b"priority", "revision", b"revision", "targets", b"targets", "updated_at", b"updated_at", "updated_by", b"updated_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class ApprovalRequirement(_message.Message):
+    """Who has to agree, and how long it holds. Several determining policies are joined: all stages, the
+    highest quorum of stages of one name, the shortest times.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    USE_WINDOW_FIELD_NUMBER: _builtins.int
+    PREVENT_OWNER_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_DELAY_FIELD_NUMBER: _builtins.int
+    ESCALATIONS_FIELD_NUMBER: _builtins.int
+    IRREVERSIBLE_FIELD_NUMBER: _builtins.int
+    prevent_owner: _builtins.bool
+    """The owner of the agent may not decide."""
+    irreversible: _builtins.bool
+    """What was done cannot be undone: no standing grant stands for it."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalStage]:
+        """Decided in their order. At most 8. None: one yes of anybody who may approve."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long there is to decide. 1 s - 24 h. Default 15 min."""
+
+    @_builtins.property
+    def use_window(self) -> _duration_pb2.Duration:
+        """How long a grant can be used. 1 s - 24 h. Default 5 min."""
+
+    @_builtins.property
+    def not_before_delay(self) -> _duration_pb2.Duration:
+        """A grant can be used only so long after the request. 0 - 24 h."""
+
+    @_builtins.property
+    def escalations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Escalation]:
+        """Who may decide as well once the request has waited, shortest wait first. At most 8."""
+
+    def __init__(
+        self,
+        *,
+        stages: _abc.Iterable[Global___ApprovalStage] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        use_window: _duration_pb2.Duration | None = ...,
+        prevent_owner: _builtins.bool = ...,
+        not_before_delay: _duration_pb2.Duration | None = ...,
+        escalations: _abc.Iterable[Global___Escalation] | None = ...,
+        irreversible: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_before_delay", b"not_before_delay", "ttl", b"ttl", "use_window", b"use_window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escalations", b"escalations", "irreversible", b"irreversible", "not_before_delay", b"not_before_delay", "prevent_owner", b"prevent_owner", "stages", b"stages", "ttl", b"ttl", "use_window", b"use_window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalRequirement: _TypeAlias = ApprovalRequirement  # noqa: Y015
+
+@_typing.final
+class ApprovalStage(_message.Message):
+    """One group of people who have to agree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    ELIGIBLE_FIELD_NUMBER: _builtins.int
+    DENY_QUORUM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """For people, and what stages are joined by. Unique within the policy. At most 256 bytes."""
+    quorum: _builtins.int
+    """Votes that pass it. 1-16; 0 means 1."""
+    deny_quorum: _builtins.int
+    """Votes against it that end the request. 1-16; 0 means 1."""
+    @_builtins.property
+    def eligible(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who may vote: `user:<name>`, `group:<name>`, `token:<id>`, a SPIFFE pattern, or `role:approver`.
+        Empty: whoever has the permission to approve. At most 64.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        quorum: _builtins.int = ...,
+        eligible: _abc.Iterable[_builtins.str] | None = ...,
+        deny_quorum: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deny_quorum", b"deny_quorum", "eligible", b"eligible", "name", b"name", "quorum", b"quorum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalStage: _TypeAlias = ApprovalStage  # noqa: Y015
+
+@_typing.final
+class Escalation(_message.Message):
+    """Who may decide as well after a while."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    ELIGIBLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def after(self) -> _duration_pb2.Duration:
+        """After how long a wait. Shorter than `ttl`. Required."""
+
+    @_builtins.property
+    def eligible(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who, as in stages. Required. At most 64."""
+
+    def __init__(
+        self,
+        *,
+        after: _duration_pb2.Duration | None = ...,
+        eligible: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "eligible", b"eligible"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Escalation: _TypeAlias = Escalation  # noqa: Y015
+
+@_typing.final
+class Obligation(_message.Message):
+    """What whoever goes ahead has to do besides, such as `redact` or `notify`. The policies hand it on
+    and give it no meaning.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Which. 1-256 bytes. Required."""
+    @_builtins.property
+    def params(self) -> _struct_pb2.Struct:
+        """With what. At most 4 KiB, 8 levels."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        params: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "params", b"params"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Obligation: _TypeAlias = Obligation  # noqa: Y015
 
 @_typing.final
 class PolicyTargets(_message.Message):
@@ -395,6 +593,7 @@ class PolicyDecision(_message.Message):
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    OBLIGATIONS_FIELD_NUMBER: _builtins.int
     APPROVAL_ID_FIELD_NUMBER: _builtins.int
     APPROVAL_STATE_FIELD_NUMBER: _builtins.int
     action: Global___PolicyAction.ValueType
@@ -433,6 +632,10 @@ class PolicyDecision(_message.Message):
     def explanations(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyExplanation]:
         """With `explain`."""
 
+    @_builtins.property
+    def obligations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obligation]:
+        """What the policies that decided oblige to, each thing once."""
+
     def __init__(
         self,
         *,
@@ -446,12 +649,13 @@ class PolicyDecision(_message.Message):
         policy_revision: _builtins.int = ...,
         decision_id: _builtins.str = ...,
         explanations: _abc.Iterable[Global___PolicyExplanation] | None = ...,
+        obligations: _abc.Iterable[Global___Obligation] | None = ...,
         approval_id: _builtins.str = ...,
         approval_state: _approval_service_pb2.ApprovalState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval_id", b"approval_id", "approval_state", b"approval_state", "decision_id", b"decision_id", "determining_policies", b"determining_policies", "explanations", b"explanations", "indeterminate_policies", b"indeterminate_policies", "message", b"message", "observed_policies", b"observed_policies", "overridden_policies", b"overridden_policies", "policy_revision", b"policy_revision", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval_id", b"approval_id", "approval_state", b"approval_state", "decision_id", b"decision_id", "determining_policies", b"determining_policies", "explanations", b"explanations", "indeterminate_policies", b"indeterminate_policies", "message", b"message", "obligations", b"obligations", "observed_policies", b"observed_policies", "overridden_policies", b"overridden_policies", "policy_revision", b"policy_revision", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1336,3 +1540,281 @@ class DeletePolicyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeletePolicyResponse: _TypeAlias = DeletePolicyResponse  # noqa: Y015
+
+@_typing.final
+class DecisionLogRule(_message.Message):
+    """How decisions on some actions are recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATE_FIELD_NUMBER: _builtins.int
+    durability: Global___DecisionDurability.ValueType
+    """How. Default ASYNC."""
+    sample_rate: _builtins.float
+    """Of SAMPLED: the share that is recorded, above 0 and at most 1; 0 means 1."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Globs as in the targets of policies. 1-64. Required."""
+
+    def __init__(
+        self,
+        *,
+        actions: _abc.Iterable[_builtins.str] | None = ...,
+        durability: Global___DecisionDurability.ValueType = ...,
+        sample_rate: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "durability", b"durability", "sample_rate", b"sample_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecisionLogRule: _TypeAlias = DecisionLogRule  # noqa: Y015
+
+@_typing.final
+class DecisionLogSettings(_message.Message):
+    """How decisions are recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    MASKED_PATHS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionLogRule]:
+        """The first that matches an action holds; none: ASYNC. At most 64."""
+
+    @_builtins.property
+    def masked_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Dotted paths of the context whose values are never recorded, such as `card.number`. At most 64."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___DecisionLogRule] | None = ...,
+        masked_paths: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["masked_paths", b"masked_paths", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecisionLogSettings: _TypeAlias = DecisionLogSettings  # noqa: Y015
+
+@_typing.final
+class ApprovalSettings(_message.Message):
+    """What holds for every approval of the namespace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CEILINGS_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_PER_AGENT_FIELD_NUMBER: _builtins.int
+    max_pending_per_agent: _builtins.int
+    """Approvals that one agent may have waiting. 1-1,000; 0 means 20."""
+    @_builtins.property
+    def ceilings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Attributes of the context that may be lower at use than when they were approved. At most 16.
+        Without the message: `estimated_cost`.
+        """
+
+    def __init__(
+        self,
+        *,
+        ceilings: _abc.Iterable[_builtins.str] | None = ...,
+        max_pending_per_agent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceilings", b"ceilings", "max_pending_per_agent", b"max_pending_per_agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalSettings: _TypeAlias = ApprovalSettings  # noqa: Y015
+
+@_typing.final
+class PolicySettings(_message.Message):
+    """What a namespace sets for its policies as a whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_ACTION_FIELD_NUMBER: _builtins.int
+    ON_MISSING_FIELD_NUMBER: _builtins.int
+    DECISION_LOG_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    default_action: Global___PolicyAction.ValueType
+    """The answer when no policy matches: ALLOW or DENY. Unspecified in an update: as the daemon's setting
+    `policy_default` says.
+    """
+    on_missing: Global___OnMissing.ValueType
+    """What an absent attribute means to policies that do not say. Unspecified in an update: as the
+    daemon's setting `policy_on_missing` says.
+    """
+    revision: _builtins.int
+    """Revision at which they were last changed; 0: never. Output only."""
+    updated_by: _builtins.str
+    """Who changed them last. Output only."""
+    reason: _builtins.str
+    """Why. Output only."""
+    @_builtins.property
+    def decision_log(self) -> Global___DecisionLogSettings:
+        """How decisions are recorded."""
+
+    @_builtins.property
+    def approval(self) -> Global___ApprovalSettings:
+        """What holds for every approval."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When, on the store's clock. Output only."""
+
+    def __init__(
+        self,
+        *,
+        default_action: Global___PolicyAction.ValueType = ...,
+        on_missing: Global___OnMissing.ValueType = ...,
+        decision_log: Global___DecisionLogSettings | None = ...,
+        approval: Global___ApprovalSettings | None = ...,
+        revision: _builtins.int = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        updated_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "decision_log", b"decision_log", "updated_at", b"updated_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "decision_log", b"decision_log", "default_action", b"default_action", "on_missing", b"on_missing", "reason", b"reason", "revision", b"revision", "updated_at", b"updated_at", "updated_by", b"updated_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicySettings: _TypeAlias = PolicySettings  # noqa: Y015
+
+@_typing.final
+class GetPolicySettingsRequest(_message.Message):
+    """Request of GetPolicySettings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicySettingsRequest: _TypeAlias = GetPolicySettingsRequest  # noqa: Y015
+
+@_typing.final
+class GetPolicySettingsResponse(_message.Message):
+    """Response of GetPolicySettings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> Global___PolicySettings:
+        """The settings."""
+
+    def __init__(
+        self,
+        *,
+        settings: Global___PolicySettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicySettingsResponse: _TypeAlias = GetPolicySettingsResponse  # noqa: Y015
+
+@_typing.final
+class UpdatePolicySettingsRequest(_message.Message):
+    """Request of UpdatePolicySettings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    expected_revision: _builtins.int
+    """Refuse if the settings are not at this revision; 0: they were never changed. Absent: not checked."""
+    reason: _builtins.str
+    """Why, for the audit. At most 1,024 bytes."""
+    request_id: _builtins.str
+    """Makes a retry safe. At most 128 bytes."""
+    dry_run: _builtins.bool
+    """Validate, write nothing."""
+    @_builtins.property
+    def settings(self) -> Global___PolicySettings:
+        """New values of the fields named in `update_mask`. Required."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """`default_action`, `on_missing`, `decision_log` or `approval`; each changes as a whole. Required."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        settings: Global___PolicySettings | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "dry_run", b"dry_run", "expected_revision", b"expected_revision", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___UpdatePolicySettingsRequest: _TypeAlias = UpdatePolicySettingsRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePolicySettingsResponse(_message.Message):
+    """Response of UpdatePolicySettings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> Global___PolicySettings:
+        """The settings as they are now."""
+
+    def __init__(
+        self,
+        *,
+        settings: Global___PolicySettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePolicySettingsResponse: _TypeAlias = UpdatePolicySettingsResponse  # noqa: Y015

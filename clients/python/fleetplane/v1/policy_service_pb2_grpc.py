@@ -81,6 +81,16 @@ class PolicyServiceStub:
                 request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyRequest.SerializeToString,
                 response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyResponse.FromString,
                 _registered_method=True)
+        self.GetPolicySettings = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/GetPolicySettings',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicySettingsRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicySettingsResponse.FromString,
+                _registered_method=True)
+        self.UpdatePolicySettings = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/UpdatePolicySettings',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -171,6 +181,22 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPolicySettings(self, request, context):
+        """Returns what the namespace sets for its policies as a whole, with the daemon's settings where it
+        sets nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePolicySettings(self, request, context):
+        """Changes the fields named in `update_mask`. Operators call it. The defaults take effect with the
+        next decision. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +239,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.DeletePolicy,
                     request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyRequest.FromString,
                     response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyResponse.SerializeToString,
+            ),
+            'GetPolicySettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicySettings,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicySettingsRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicySettingsResponse.SerializeToString,
+            ),
+            'UpdatePolicySettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePolicySettings,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -438,6 +474,60 @@ class PolicyService:
             '/fleetplane.v1.PolicyService/DeletePolicy',
             fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyRequest.SerializeToString,
             fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicySettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/GetPolicySettings',
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicySettingsRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicySettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePolicySettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/UpdatePolicySettings',
+            fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -83,6 +83,14 @@ class PolicyServiceStub:
     """Removes a policy; its history stays in the audit. Idempotent only through request_id.
     Errors: NOT_FOUND/POLICY_NOT_FOUND; ABORTED/REVISION_CONFLICT.
     """
+    GetPolicySettings: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicySettingsRequest, _policy_service_pb2.GetPolicySettingsResponse]
+    """Returns what the namespace sets for its policies as a whole, with the daemon's settings where it
+    sets nothing.
+    """
+    UpdatePolicySettings: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePolicySettingsRequest, _policy_service_pb2.UpdatePolicySettingsResponse]
+    """Changes the fields named in `update_mask`. Operators call it. The defaults take effect with the
+    next decision. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -138,6 +146,14 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     DeletePolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.DeletePolicyRequest, _policy_service_pb2.DeletePolicyResponse]  # type: ignore[assignment]
     """Removes a policy; its history stays in the audit. Idempotent only through request_id.
     Errors: NOT_FOUND/POLICY_NOT_FOUND; ABORTED/REVISION_CONFLICT.
+    """
+    GetPolicySettings: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicySettingsRequest, _policy_service_pb2.GetPolicySettingsResponse]  # type: ignore[assignment]
+    """Returns what the namespace sets for its policies as a whole, with the daemon's settings where it
+    sets nothing.
+    """
+    UpdatePolicySettings: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePolicySettingsRequest, _policy_service_pb2.UpdatePolicySettingsResponse]  # type: ignore[assignment]
+    """Changes the fields named in `update_mask`. Operators call it. The defaults take effect with the
+    next decision. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -239,6 +255,26 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_policy_service_pb2.DeletePolicyResponse, _abc.Awaitable[_policy_service_pb2.DeletePolicyResponse]]:
         """Removes a policy; its history stays in the audit. Idempotent only through request_id.
         Errors: NOT_FOUND/POLICY_NOT_FOUND; ABORTED/REVISION_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPolicySettings(
+        self,
+        request: _policy_service_pb2.GetPolicySettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetPolicySettingsResponse, _abc.Awaitable[_policy_service_pb2.GetPolicySettingsResponse]]:
+        """Returns what the namespace sets for its policies as a whole, with the daemon's settings where it
+        sets nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdatePolicySettings(
+        self,
+        request: _policy_service_pb2.UpdatePolicySettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.UpdatePolicySettingsResponse, _abc.Awaitable[_policy_service_pb2.UpdatePolicySettingsResponse]]:
+        """Changes the fields named in `update_mask`. Operators call it. The defaults take effect with the
+        next decision. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
