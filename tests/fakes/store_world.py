@@ -5,16 +5,19 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from controlplane.services.policies.decision_log_port import DecisionLog
 from controlplane.services.ports import BeatLog, ChangeFeed, Ledger
 from controlplane.storage.memory import (
     MemoryBeatLog,
     MemoryChangeFeed,
+    MemoryDecisionLog,
     MemoryLedger,
     MemoryStore,
 )
 from controlplane.storage.redis.beat_log import RedisBeatLog
 from controlplane.storage.redis.change_feed import RedisChangeFeed
 from controlplane.storage.redis.connection import StoreConnection
+from controlplane.storage.redis.decision_log import RedisDecisionLog
 from controlplane.storage.redis.ledger import RedisLedger
 from tests.fakes.clock import FakeClock
 
@@ -42,6 +45,9 @@ class World:
         raise NotImplementedError
 
     def beat_log(self, replica_id: str = "r1") -> BeatLog:
+        raise NotImplementedError
+
+    def decision_log(self) -> DecisionLog:
         raise NotImplementedError
 
     async def pass_ms(self, milliseconds: int) -> None:
@@ -84,6 +90,9 @@ class MemoryWorld(World):
     def beat_log(self, replica_id: str = "r1") -> BeatLog:
         return MemoryBeatLog(self.store, replica_id)
 
+    def decision_log(self) -> DecisionLog:
+        return MemoryDecisionLog(self.store)
+
     async def pass_ms(self, milliseconds: int) -> None:
         self.clock.shift(milliseconds / 1000)
 
@@ -119,6 +128,9 @@ class RedisWorld(World):
 
     def beat_log(self, replica_id: str = "r1") -> BeatLog:
         return RedisBeatLog(self.connection, replica_id=replica_id)
+
+    def decision_log(self) -> DecisionLog:
+        return RedisDecisionLog(self.connection)
 
     async def pass_ms(self, milliseconds: int) -> None:
         # The server has no other clock than the real one.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controlplane.domain.audit.chain import Seal, StoredEntry
+from controlplane.services.policies.decision_log_port import StoredBatch
 from controlplane.services.ports import (
     BeatRecord,
     Clock,
@@ -53,6 +54,17 @@ class BeatEntry:
 
 
 @dataclass(slots=True)
+class StoredDecisions:
+    """The log of decisions of one namespace."""
+
+    batches: deque[StoredBatch] = field(default_factory=deque)
+    sources: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """source -> its last sequence, and when that is forgotten"""
+    last: tuple[int, int] = 0, -1
+    """The last place."""
+
+
+@dataclass(slots=True)
 class NamespaceState:
     """Everything that is stored about one namespace."""
 
@@ -71,6 +83,7 @@ class NamespaceState:
     counts: dict[str, int] = field(default_factory=dict)
     beats: deque[BeatEntry] = field(default_factory=lambda: deque(maxlen=BEATS_KEEP))
     beat_sequence: int = 0
+    decisions: StoredDecisions = field(default_factory=StoredDecisions)
     swept_at_ms: int | None = None
     frozen_until_ms: int = 0
 

@@ -15,6 +15,10 @@ script may touch them together.
     fp:{ns}:deadlines       zset    instance id -> deadline, milliseconds since 1970
     fp:{ns}:counts          hash    counter -> its value in decimal; a counter at 0 has no field
     fp:{ns}:beats           stream  packed beats for the other replicas; trimmed to a few seconds
+    fp:{ns}:decisions       stream  packed decisions, one entry per batch; trimmed by age and size
+    fp:{ns}:decisions:bytes string  how many bytes that are
+    fp:{ns}:decisions:from:<source>
+                            string  last batch of a replica, or of an agent; expires after a day
     fp:{ns}:swept           hash    when somebody last looked for lost instances, and a grace period
     fp:{ns}:canary:<id>     string  written by one replica to prove that notifications reach it
     fp:{namespaces}:set     set     every namespace that was ever written
@@ -46,6 +50,8 @@ class NamespaceKeys:
         "collections",
         "counts",
         "deadlines",
+        "decision_bytes",
+        "decisions",
         "epoch",
         "followed",
         "namespace",
@@ -67,12 +73,18 @@ class NamespaceKeys:
         self.counts = self.prefix + "counts"
         self.beats = self.prefix + "beats"
         self.swept = self.prefix + "swept"
+        self.decisions = self.prefix + "decisions"
+        self.decision_bytes = self.prefix + "decisions:bytes"
         self.collections = {c: f"{self.prefix}c:{c.value}" for c in Collection}
         self.followed = {c: key for c, key in self.collections.items() if c not in UNFOLLOWED}
 
     def history(self, history: str) -> str:
         """Return the key of a history's stream."""
         return f"{self.prefix}h:{history}"
+
+    def decision_source(self, source: str) -> str:
+        """Return the key of the last batch of decisions from a source."""
+        return f"{self.prefix}decisions:from:{source}"
 
     def request(self, request_id: str) -> str:
         """Return the key under which the result of a request is remembered."""
