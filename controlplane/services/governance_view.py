@@ -21,6 +21,7 @@ GOVERNANCE_COLLECTIONS: Final = frozenset(
         Collection.PROMPT_PINS,
         Collection.EVALUATIONS,
         Collection.EXPERIMENTS,
+        Collection.ACTIVE_EXPERIMENTS,
     }
 )
 

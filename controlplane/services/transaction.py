@@ -82,10 +82,10 @@ class Collection(StrEnum):
     """evaluation_id -> bytes. Not followed: read when a comparison needs it."""
     EXPERIMENTS = "experiments"
     """key -> domain.experiments.model.Experiment"""
+    ACTIVE_EXPERIMENTS = "experimentsubjects"
+    """experiments.model.subject_key -> key (str): one running experiment per subject"""
     EXPOSURES = "exposures"
     """experiments.model.unit_key -> domain.experiments.model.Exposure. Not followed."""
-    OUTCOMES = "outcomes"
-    """experiments.model.outcome_key -> domain.experiments.model.Outcome. Not followed."""
     AUDIT_KEEPING = "auditkeeping"
     """`audit` -> domain.audit.keeping.AuditKeeping. Not followed: only audits ask for it."""
 
@@ -95,7 +95,6 @@ UNFOLLOWED: Final = frozenset(
         Collection.TASK_DATA,
         Collection.EVALUATION_SCORES,
         Collection.EXPOSURES,
-        Collection.OUTCOMES,
         Collection.AUDIT_KEEPING,
     }
 )

@@ -20,7 +20,9 @@ from controlplane.domain.audit.keeping import AuditKeeping
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer
 from controlplane.domain.drains import Drain, EmergencyStop, StopAcknowledgement
+from controlplane.domain.experiments.model import Experiment, Exposure
 from controlplane.domain.namespaces import Namespace
+from controlplane.domain.policy_settings import PolicySettings
 from controlplane.domain.rollouts.model import Rollout
 from controlplane.domain.routes import Route, SessionPin
 from controlplane.domain.tasks import Task, TaskStream
@@ -51,7 +53,10 @@ _SCHEMAS: Final[tuple[tuple[Any, int, int], ...]] = (
     (TokenUse, 18, 1),
     (JoinToken, 19, 1),
     (Ban, 20, 1),
+    (PolicySettings, 21, 1),
     (AuditKeeping, 42, 1),
+    (Experiment, 37, 1),
+    (Exposure, 38, 1),
 )
 _PLAIN_TAG: Final = bytes((0, 1))
 _PLAIN_TYPES: Final = (dict, list, tuple, int, float, bool, bytes, type(None))
