@@ -270,6 +270,7 @@ class App:
                 self._health,
                 self._clock,
                 unready_after_seconds=self._settings.unready_after_seconds,
+                on_contact=replica.confirm,
             ).run()
 
         self._tasks += [*replica.loops, probe]

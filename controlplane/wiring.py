@@ -46,6 +46,7 @@ from controlplane.services.lifecycle.lifecycle import Lifecycle
 from controlplane.services.liveness import Liveness
 from controlplane.services.policies.decisions import Decisions
 from controlplane.services.policies.policies import Policies
+from controlplane.services.policies.policy_watch import PolicyWatches
 from controlplane.services.ports import BeatLog, ChangeFeed, IdSource, Ledger
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registry import Registry
@@ -111,6 +112,8 @@ class Replica:
     """Set once the first snapshot is loaded."""
     access: AccessParts
     """Who may do what."""
+    confirm: Callable[[], None]
+    """To be called whenever the store has answered."""
 
 
 def build_replica(
@@ -241,6 +244,7 @@ class _Builder:
             loops=loops,
             caught_up=caught_up,
             access=self._access,
+            confirm=lambda: self._read_model.confirm(self._clock.monotonic()),
         )
 
     def _acknowledged(self, namespace: str, _agent_id: str) -> None:
@@ -331,7 +335,13 @@ class _Builder:
             max_policies=self._settings.max_policies,
             quotas=self._quotas,
         )
-        return PolicyService(policies, Decisions(self._read_model, self._clock), self._tokens)
+        return PolicyService(
+            policies,
+            Decisions(self._read_model, self._clock),
+            PolicyWatches(self._read_model, self._hub, self._clock),
+            self._tokens,
+            self._keeper,
+        )
 
     def _lifecycle_service(self) -> LifecycleService:
         lifecycle = Lifecycle(

@@ -188,6 +188,11 @@ def _agents_of_items(request: Any) -> Iterable[Claim]:
         yield Claim(Kind.AGENT, item.agent_id, f"items[{index}].agent_id")
 
 
+def _watched_agents(request: Any) -> Iterable[Claim]:
+    for index, watched in enumerate(request.agents):
+        yield Claim(Kind.AGENT, watched.agent_id, f"agents[{index}].agent_id")
+
+
 def _instance(request: Any) -> Iterable[Claim]:
     yield Claim(Kind.INSTANCE, request.instance_id, "instance_id")
 
@@ -244,6 +249,7 @@ CONFINED: Final[Mapping[str, Claims]] = MappingProxyType(
         _CONFIG + "WatchConfig": _scopes,
         _POLICY + "EvaluatePolicy": _agent,
         _POLICY + "BatchEvaluatePolicy": _agents_of_items,
+        _POLICY + "WatchPolicies": _watched_agents,
         _LIFECYCLE + "Drain": _agent_and_instance,
         _LIFECYCLE + "GetDrain": _agent_and_instance,
         _TASKS + "WatchTasks": _instance,

@@ -252,6 +252,7 @@ _ROWS: Final = (
     _wait(_CONFIG + "WaitForConvergence", CONVERGENCE_SECONDS),
     _read(_POLICY + "EvaluatePolicy", hot=True),
     _batch(_POLICY + "BatchEvaluatePolicy", Permission.READ, audited=False),
+    _stream(_POLICY + "WatchPolicies", Permission.READ),
     _write(_POLICY + "CreatePolicy", Permission.OPERATE),
     _read(_POLICY + "GetPolicy"),
     _read(_POLICY + "ListPolicies"),

@@ -113,6 +113,11 @@ def layer_topic(namespace: str, layer_key: str) -> str:
     return f"{namespace}/config/{layer_key}"
 
 
+def policies_topic(namespace: str) -> str:
+    """Return the topic of any policy."""
+    return f"{namespace}/policies"
+
+
 def namespace_topic(namespace: str) -> str:
     """Return the topic of any commit in a namespace: its position moved."""
     return f"{namespace}/position"

@@ -26,6 +26,7 @@ from controlplane.services.hub import (
     agents_topic,
     layer_topic,
     namespace_topic,
+    policies_topic,
 )
 from controlplane.services.live_instances import AgentEntry, LiveInstance, carry_over
 from controlplane.services.ports import Collection, Position, Touched
@@ -225,6 +226,9 @@ class ReadModel:
         self.hub = hub
         self.ready = False
         """False until the first complete load."""
+        self.confirmed_at = 0.0
+        """When the store last answered, in monotonic seconds of this replica: the copy is no older
+        than that, but for the time a change takes to arrive. 0: never."""
         self._default_effect = default_effect
         self._views: dict[str, NamespaceView] = {}
         self._no_access = AccessView()
@@ -256,6 +260,10 @@ class ReadModel:
         if not self.ready:
             raise NotReady
         return self._no_access
+
+    def confirm(self, now: float) -> None:
+        """Note that the store has answered, at `now` monotonic seconds."""
+        self.confirmed_at = now
 
     def views(self) -> Mapping[str, NamespaceView]:
         """Return every namespace that holds something."""
@@ -294,6 +302,8 @@ class ReadModel:
             topics.append(agents_topic(name))
             topics.extend(agent_topic(name, agent_id) for agent_id in changes.agent_ids)
         topics.extend(layer_topic(name, key) for key in changes.layer_keys)
+        if changes.policies:
+            topics.append(policies_topic(name))
         topics.extend(changes.topics)
         self.hub.notify(topics)
 

@@ -36,18 +36,22 @@ class ReadinessProbe:
         clock: Clock,
         *,
         unready_after_seconds: float,
+        on_contact: Callable[[], None] = lambda: None,
     ) -> None:
+        """Probe with `ping`; `on_contact` hears whenever the store has answered."""
         self._ping = ping
         self._caught_up = caught_up
         self._health = health
         self._clock = clock
         self._patience = unready_after_seconds
+        self._on_contact = on_contact
         self._ready = False
 
     async def run(self) -> None:
         """Probe until cancelled."""
         await self._caught_up.wait()
         last_contact = self._clock.monotonic()
+        self._on_contact()
         while True:
             self._tell(self._clock.monotonic() - last_contact < self._patience)
             await self._clock.sleep(PROBE_SECONDS)
@@ -56,6 +60,7 @@ class ReadinessProbe:
             except StoreUnavailable:
                 continue
             last_contact = self._clock.monotonic()
+            self._on_contact()
 
     def _tell(self, ready: bool) -> None:  # noqa: FBT001 - one private switch
         if ready == self._ready:

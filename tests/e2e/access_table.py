@@ -59,6 +59,7 @@ TABLE: Final = (
             ConfigService/WatchConfig
             PolicyService/EvaluatePolicy
             PolicyService/BatchEvaluatePolicy
+            PolicyService/WatchPolicies
             TaskService/GetTask
             LifecycleService/GetDrain
         """,

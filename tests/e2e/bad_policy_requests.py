@@ -46,6 +46,19 @@ def _decisions() -> Iterator[Row]:
     yield wrong("BatchEvaluatePolicy", "an unknown mode", "mode", batch(1, mode=99))
 
 
+def _watches() -> Iterator[Row]:
+    def watch(*agent_ids: str) -> Make:
+        return lambda w: policy_pb.WatchPoliciesRequest(
+            namespace=w.namespace,
+            agents=[policy_pb.WatchedPolicyAgent(agent_id=one) for one in agent_ids],
+        )
+
+    yield wrong("WatchPolicies", "no agent", "agents", watch())
+    yield wrong("WatchPolicies", "1,001 agents", "agents", watch(*map(str, range(1001))))
+    yield wrong("WatchPolicies", "no agent_id", "agents[1].agent_id", watch("a", ""))
+    yield wrong("WatchPolicies", "an agent twice", "agents[1].agent_id", watch("a", "a"))
+
+
 def _policy(**fields: Any) -> policy_pb.Policy:
     stated = {"policy_id": "p-new", "action": "POLICY_ACTION_DENY"} | fields
     stated.setdefault("match_all", "conditions" not in fields)
@@ -164,5 +177,5 @@ def _policy_changes() -> Iterator[Row]:
         )
 
 
-ROWS: Final = (*_decisions(), *_policy_writes(), *_policy_changes())
+ROWS: Final = (*_decisions(), *_watches(), *_policy_writes(), *_policy_changes())
 """All of them."""

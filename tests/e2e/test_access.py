@@ -173,6 +173,10 @@ def _questions(request: Any, name: str, agent_id: str) -> None:
     _question(request.items.add(), name, agent_id)
 
 
+def _watched_agents(request: Any, name: str, agent_id: str) -> None:
+    _agent(request.agents.add(), name, agent_id)
+
+
 def _scope(request: Any, name: str, _agent_id: str) -> None:
     request.scope.agent_name = name
 
@@ -200,6 +204,7 @@ _ABOUT: Final[dict[str, Callable[[Any, str, str], None]]] = {
     "GetDrain": _agent,
     "EvaluatePolicy": _question,
     "BatchEvaluatePolicy": _questions,
+    "WatchPolicies": _watched_agents,
     "GetConfig": _scope,
     "WatchConfig": _scopes,
     "CheckAccess": _action,

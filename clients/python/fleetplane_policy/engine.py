@@ -269,8 +269,13 @@ class PolicySet:
     def digest(self) -> str:
         """What the policies say, as `sha256:..`, whatever the revision; see `digest.py`."""
         if not self._digest:
-            self._digest = set_digest({k: c.digest for k, c in self._compiled.items()})
+            self._digest = set_digest(self.digests)
         return self._digest
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What each policy says, by id, as 64 hexadecimal digits; see `digest.py`."""
+        return {policy_id: compiled.digest for policy_id, compiled in self._compiled.items()}
 
     def __len__(self) -> int:
         return len(self._compiled)

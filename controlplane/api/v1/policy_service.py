@@ -15,14 +15,22 @@ from controlplane.api.convert.policies import (
     policy_to_proto,
     question_from_proto,
 )
+from controlplane.api.convert.policy_watch import (
+    held_from_proto,
+    policies_go_away,
+    policy_event_to_proto,
+    watched_agents_from_proto,
+)
 from controlplane.api.convert.requests import reason_from_proto, request_key, required
 from controlplane.api.gate import confine, enter_namespace
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
 from controlplane.api.pipeline import decode_request, raw_unary
+from controlplane.api.streams import StreamKeeper, run_stream
 from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import namespace_of
 from controlplane.services.policies.decisions import Decisions, Question
 from controlplane.services.policies.policies import Policies
+from controlplane.services.policies.policy_watch import PolicyWatches
 from fleetplane.v1 import policy_service_pb2 as pb
 from fleetplane.v1 import policy_service_pb2_grpc as pb_grpc
 
@@ -39,10 +47,19 @@ _STOP_AT_PERMITTED = {
 class PolicyService(pb_grpc.PolicyServiceServicer):
     """Parses, calls, renders."""
 
-    def __init__(self, policies: Policies, decisions: Decisions, tokens: PageTokens) -> None:
+    def __init__(
+        self,
+        policies: Policies,
+        decisions: Decisions,
+        watches: PolicyWatches,
+        tokens: PageTokens,
+        keeper: StreamKeeper,
+    ) -> None:
         self._policies = policies
         self._decisions = decisions
+        self._watches = watches
         self._tokens = tokens
+        self._keeper = keeper
         self._rendered = DecisionBytes()
 
     @raw_unary
@@ -77,6 +94,22 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
             stop_at_permitted=_STOP_AT_PERMITTED[request.mode],
         )
         return self._rendered.batch(revision, answers)
+
+    async def WatchPolicies(  # type: ignore[override]  # writes by itself, see api/streams.py
+        self, request: pb.WatchPoliciesRequest, context: Context
+    ) -> None:
+        events = self._watches.events(
+            namespace_of(request.namespace),
+            watched_agents_from_proto(request.agents),
+            held=held_from_proto(request),
+        )
+        await run_stream(
+            events,
+            context,
+            render=policy_event_to_proto,
+            go_away=policies_go_away,
+            keeper=self._keeper,
+        )
 
     async def CreatePolicy(
         self, request: pb.CreatePolicyRequest, context: Context

@@ -167,6 +167,7 @@ def test_streams_of_agents_are_those_that_report():
         "WatchTasks": "report",
         "WatchAgents": "read",
         "WatchConfig": "read",
+        "WatchPolicies": "read",
         "FollowTasks": "read",
         "WatchRollout": "read",
     }
