@@ -6,6 +6,9 @@ of the control plane. `Catalogue` is a watched copy of the registry. All of them
 """
 
 from fleetplane._agent import Agent
+from fleetplane._approval_states import ApprovalState, ApprovalVote
+from fleetplane._approval_watch import ApprovalsChanged, ApprovalsSnapshot, ApprovalWatch
+from fleetplane._approvals import VoteOutcome
 from fleetplane._catalogue import Catalogue
 from fleetplane._channel import ChannelConfig, RetryPolicy, TlsConfig
 from fleetplane._client import FleetClient
@@ -37,6 +40,7 @@ from fleetplane._enums import (
 )
 from fleetplane._exceptions import (
     AlreadyExists,
+    ApprovalRefused,
     ApprovalRequired,
     DeadlineExceeded,
     FailedPrecondition,
@@ -58,8 +62,15 @@ from fleetplane._exceptions import (
 )
 from fleetplane._following import RolloutWatch, TaskWatch
 from fleetplane._namespaces import QuotaFields
+from fleetplane._permits import Permit
 from fleetplane._policies import Evaluation, PolicyFields
 from fleetplane._presence import AgentState
+from fleetplane._requirements import (
+    ApprovalRequirement,
+    ApprovalStage,
+    Escalation,
+    Obligation,
+)
 from fleetplane._rights import FailMode
 from fleetplane._rollout_plan import RolloutAnalysis, RolloutPlan, RolloutStep
 from fleetplane._session import FleetSession
@@ -93,7 +104,15 @@ __all__ = [
     "AlreadyExists",
     "AnalysisKind",
     "AnalysisSource",
+    "ApprovalRefused",
     "ApprovalRequired",
+    "ApprovalRequirement",
+    "ApprovalStage",
+    "ApprovalState",
+    "ApprovalVote",
+    "ApprovalWatch",
+    "ApprovalsChanged",
+    "ApprovalsSnapshot",
     "BatchMode",
     "CallerKind",
     "Catalogue",
@@ -107,6 +126,7 @@ __all__ = [
     "DrainPhase",
     "EffectiveConfig",
     "EnrolledIdentity",
+    "Escalation",
     "Evaluation",
     "ExplainLevel",
     "FailMode",
@@ -123,9 +143,11 @@ __all__ = [
     "LimitExceeded",
     "NamespaceState",
     "NotFound",
+    "Obligation",
     "OnInconclusive",
     "OnMissing",
     "PermissionDenied",
+    "Permit",
     "PolicyAction",
     "PolicyDenied",
     "PolicyFields",
@@ -161,6 +183,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "VoteOutcome",
     "WorkMeter",
     "__version__",
     "from_struct",

@@ -16,6 +16,7 @@ from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._exceptions import DeadlineExceeded, FleetError
 from fleetplane._handling import Handling
 from fleetplane._leaving import STOP_SIGNALS, drain_instance, wait_for_stop
+from fleetplane._permits import Permits
 from fleetplane._presence import AgentState, Presence, StateListener
 from fleetplane._rights import Rights
 from fleetplane._session import FleetSession
@@ -36,7 +37,7 @@ DRAIN_TIMEOUT: Final = 60.0
 """Seconds the tasks of an agent may take to finish when it leaves."""
 
 
-class Agent(Handling, Rights):
+class Agent(Handling, Rights, Permits):
     """One instance of an agent. Use it as an asynchronous context manager.
 
     Entering registers it and waits until the plane has counted its first beat and its first

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from fleetplane._access import AccessCalls
+from fleetplane._approvals import ApprovalCalls
 from fleetplane._channel import DEFAULT_TARGET, ChannelConfig
 from fleetplane._configs import ConfigCalls
 from fleetplane._connected import Connected, Connection
@@ -21,6 +22,7 @@ from fleetplane._registry import RegistryCalls
 from fleetplane._rollouts import RolloutCalls
 from fleetplane._routes import RouteCalls
 from fleetplane._session import FleetSession
+from fleetplane._standing_grants import StandingGrantCalls
 from fleetplane._tasks import TaskCalls
 
 _log: Final = logging.getLogger("fleetplane")
@@ -37,6 +39,8 @@ class FleetClient(
     TaskCalls,
     RouteCalls,
     RolloutCalls,
+    ApprovalCalls,
+    StandingGrantCalls,
     IdentityCalls,
     AccessCalls,
     NamespaceCalls,

@@ -8,6 +8,7 @@ from fleetplane._channel import ChannelConfig, open_channel
 from fleetplane._switching import SwitchingChannel
 from fleetplane.v1 import (
     access_service_pb2_grpc,
+    approval_service_pb2_grpc,
     config_service_pb2_grpc,
     identity_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
@@ -21,6 +22,7 @@ from fleetplane.v1 import (
 
 if TYPE_CHECKING:  # the asynchronous stubs exist in the type stubs only
     from fleetplane.v1.access_service_pb2_grpc import AccessServiceAsyncStub
+    from fleetplane.v1.approval_service_pb2_grpc import ApprovalServiceAsyncStub
     from fleetplane.v1.config_service_pb2_grpc import ConfigServiceAsyncStub
     from fleetplane.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from fleetplane.v1.lifecycle_service_pb2_grpc import LifecycleServiceAsyncStub
@@ -59,6 +61,7 @@ class Connection:
         "_look",
         "_target",
         "access",
+        "approvals",
         "call",
         "channel",
         "configs",
@@ -101,6 +104,9 @@ class Connection:
         )
         self.tasks: TaskServiceAsyncStub = task_service_pb2_grpc.TaskServiceStub(self.channel)
         self.routing: RoutingServiceAsyncStub = routing_service_pb2_grpc.RoutingServiceStub(
+            self.channel
+        )
+        self.approvals: ApprovalServiceAsyncStub = approval_service_pb2_grpc.ApprovalServiceStub(
             self.channel
         )
         self.rollouts: RolloutServiceAsyncStub = rollout_service_pb2_grpc.RolloutServiceStub(

@@ -8,15 +8,15 @@ UNSPECIFIED.
 import enum
 
 
-class _Open(enum.IntEnum):
+class OpenEnum(enum.IntEnum):
     """An enum of the contract: it grows, and old readers must live with that."""
 
     @classmethod
-    def _missing_(cls, value: object) -> "_Open | None":
+    def _missing_(cls, value: object) -> "OpenEnum | None":
         return cls(0) if isinstance(value, int) and value else None
 
 
-class AgentStatus(_Open):
+class AgentStatus(OpenEnum):
     """Where an agent is in its life."""
 
     UNSPECIFIED = 0
@@ -33,7 +33,7 @@ class AgentStatus(_Open):
     """Retired for good."""
 
 
-class Activation(_Open):
+class Activation(OpenEnum):
     """How an agent becomes ACTIVE after registration."""
 
     UNSPECIFIED = 0
@@ -44,7 +44,7 @@ class Activation(_Open):
     """Only by an explicit activation."""
 
 
-class ConfigStatus(_Open):
+class ConfigStatus(OpenEnum):
     """What became of a configuration in an instance."""
 
     UNSPECIFIED = 0
@@ -57,7 +57,7 @@ class ConfigStatus(_Open):
     """The attempted revision was refused; the running one stays."""
 
 
-class PolicyAction(_Open):
+class PolicyAction(OpenEnum):
     """What a policy, or the whole set of policies, says."""
 
     UNSPECIFIED = 0
@@ -77,18 +77,18 @@ class PolicyAction(_Open):
         return self in {PolicyAction.ALLOW, PolicyAction.LOG_ONLY}
 
 
-class OnMissing(_Open):
+class OnMissing(OpenEnum):
     """What a condition means when the attribute it reads is absent."""
 
     UNSPECIFIED = 0
-    """Same as NO_MATCH."""
+    """As the settings of the namespace say."""
     NO_MATCH = 1
     """The policy does not match."""
     MATCH = 2
     """DENY and REQUIRE_APPROVAL match (fail closed), ALLOW does not."""
 
 
-class ExplainLevel(_Open):
+class ExplainLevel(OpenEnum):
     """How much a decision explains."""
 
     UNSPECIFIED = 0
@@ -101,7 +101,7 @@ class ExplainLevel(_Open):
     """Every policy: target, leaves, result."""
 
 
-class BatchMode(_Open):
+class BatchMode(OpenEnum):
     """When a batch of evaluations stops."""
 
     UNSPECIFIED = 0
@@ -114,7 +114,7 @@ class BatchMode(_Open):
     """Stop after the first item that is permitted."""
 
 
-class TaskState(_Open):
+class TaskState(OpenEnum):
     """Where a task is in its life."""
 
     UNSPECIFIED = 0
@@ -138,7 +138,7 @@ class TaskState(_Open):
         return self in {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED}
 
 
-class TaskReason(_Open):
+class TaskReason(OpenEnum):
     """Why a task is where it is, or why a lease ended."""
 
     UNSPECIFIED = 0
@@ -169,7 +169,7 @@ class TaskReason(_Open):
     """It was cancelled."""
 
 
-class DrainAction(_Open):
+class DrainAction(OpenEnum):
     """What becomes of a running task when a drain reaches its deadline."""
 
     UNSPECIFIED = 0
@@ -182,7 +182,7 @@ class DrainAction(_Open):
     """It must finish: the drain waits for it, for one hour more at most."""
 
 
-class DrainPhase(_Open):
+class DrainPhase(OpenEnum):
     """How far a drain has come."""
 
     UNSPECIFIED = 0
@@ -195,7 +195,7 @@ class DrainPhase(_Open):
     """Undone."""
 
 
-class StopOutcome(_Open):
+class StopOutcome(OpenEnum):
     """What came of an emergency stop at one instance."""
 
     UNSPECIFIED = 0
@@ -210,7 +210,7 @@ class StopOutcome(_Open):
     """It is silent: nobody can tell."""
 
 
-class RouteRule(_Open):
+class RouteRule(OpenEnum):
     """Why a session goes to a version."""
 
     UNSPECIFIED = 0
@@ -223,7 +223,7 @@ class RouteRule(_Open):
     """The version it belongs to has no fresh instance."""
 
 
-class RolloutPhase(_Open):
+class RolloutPhase(OpenEnum):
     """Where a rollout stands."""
 
     UNSPECIFIED = 0
@@ -262,7 +262,7 @@ class RolloutPhase(_Open):
         }
 
 
-class RolloutPauseReason(_Open):
+class RolloutPauseReason(OpenEnum):
     """Why a rollout waits."""
 
     UNSPECIFIED = 0
@@ -279,7 +279,7 @@ class RolloutPauseReason(_Open):
     """The plan asks for a word after this step."""
 
 
-class RolloutVerdict(_Open):
+class RolloutVerdict(OpenEnum):
     """What one look at the outcomes says."""
 
     UNSPECIFIED = 0
@@ -298,7 +298,7 @@ class RolloutVerdict(_Open):
     """The outcomes could not be read."""
 
 
-class AnalysisKind(_Open):
+class AnalysisKind(OpenEnum):
     """The rule that judges a step of a rollout."""
 
     UNSPECIFIED = 0
@@ -309,7 +309,7 @@ class AnalysisKind(_Open):
     """The error rate at the end of the observation."""
 
 
-class AnalysisSource(_Open):
+class AnalysisSource(OpenEnum):
     """Where the outcomes come from that judge a step of a rollout."""
 
     UNSPECIFIED = 0
@@ -322,7 +322,7 @@ class AnalysisSource(_Open):
     """The counters of heartbeats."""
 
 
-class OnInconclusive(_Open):
+class OnInconclusive(OpenEnum):
     """What to do when a step of a rollout ends without a verdict."""
 
     UNSPECIFIED = 0
@@ -335,7 +335,7 @@ class OnInconclusive(_Open):
     """Go on."""
 
 
-class CallerKind(_Open):
+class CallerKind(OpenEnum):
     """What kind of caller the daemon takes somebody for."""
 
     UNSPECIFIED = 0
@@ -352,7 +352,7 @@ class CallerKind(_Open):
     """A workload whose certificate says who it is, but not that it is an agent."""
 
 
-class NamespaceState(_Open):
+class NamespaceState(OpenEnum):
     """Where a namespace is in its life."""
 
     UNSPECIFIED = 0

@@ -19,6 +19,7 @@
     ├── InternalError         INTERNAL: a defect; `metadata["request_id"]` finds its log
     ├── PolicyDenied          `Agent.require`: the policies refuse the action
     ├── ApprovalRequired      `Agent.require`: the action needs somebody's approval
+    ├── ApprovalRefused       `Agent.permitted`: nobody approved it, or not for long enough
     ├── TaskFailed            `run_task`, `task_result`: the task failed for good
     └── TaskCancelled         `run_task`, `task_result`: the task was called off
 
@@ -33,6 +34,7 @@ from typing import Final
 
 import grpc
 
+from fleetplane._approval_states import ApprovalState
 from fleetplane._details import (
     NO_DETAILS,
     STATUS_DETAILS_KEY,
@@ -42,7 +44,12 @@ from fleetplane._details import (
 )
 from fleetplane._enums import TaskReason, TaskState
 from fleetplane._hints import BY_REASON, transport_hint
-from fleetplane.v1 import error_reason_pb2, policy_service_pb2, task_service_pb2
+from fleetplane.v1 import (
+    approval_service_pb2,
+    error_reason_pb2,
+    policy_service_pb2,
+    task_service_pb2,
+)
 
 
 class Reason(enum.StrEnum):
@@ -94,6 +101,33 @@ class Reason(enum.StrEnum):
     NAMESPACE_EXISTS = "NAMESPACE_EXISTS"
     NAMESPACE_NOT_EMPTY = "NAMESPACE_NOT_EMPTY"
     NAMESPACE_TERMINATING = "NAMESPACE_TERMINATING"
+    APPROVAL_NOT_FOUND = "APPROVAL_NOT_FOUND"
+    APPROVAL_NOT_OPEN = "APPROVAL_NOT_OPEN"
+    ALREADY_CONSUMED = "ALREADY_CONSUMED"
+    APPROVAL_EXPIRED = "APPROVAL_EXPIRED"
+    DIGEST_MISMATCH = "DIGEST_MISMATCH"
+    POLICY_NOW_DENIES = "POLICY_NOW_DENIES"
+    APPROVAL_SUPERSEDED = "APPROVAL_SUPERSEDED"
+    SELF_APPROVAL = "SELF_APPROVAL"
+    NOT_ELIGIBLE = "NOT_ELIGIBLE"
+    VOTE_CONFLICT = "VOTE_CONFLICT"
+    STANDING_GRANT_NOT_FOUND = "STANDING_GRANT_NOT_FOUND"
+    DECISION_NOT_FOUND = "DECISION_NOT_FOUND"
+    POLICY_CANDIDATE_NOT_FOUND = "POLICY_CANDIDATE_NOT_FOUND"
+    POLICY_TESTS_FAILED = "POLICY_TESTS_FAILED"
+    TOO_MANY_FLIPS = "TOO_MANY_FLIPS"
+    PROMPT_NOT_FOUND = "PROMPT_NOT_FOUND"
+    PROMPT_VERSION_NOT_FOUND = "PROMPT_VERSION_NOT_FOUND"
+    LABEL_NOT_FOUND = "LABEL_NOT_FOUND"
+    GATE_BLOCKED = "GATE_BLOCKED"
+    EVALUATION_NOT_FOUND = "EVALUATION_NOT_FOUND"
+    NOT_COMPARABLE = "NOT_COMPARABLE"
+    EXPERIMENT_NOT_FOUND = "EXPERIMENT_NOT_FOUND"
+    EXPERIMENT_EXISTS = "EXPERIMENT_EXISTS"
+    EXPERIMENT_ACTIVE = "EXPERIMENT_ACTIVE"
+    NOT_EXPOSED = "NOT_EXPOSED"
+    AUDIT_TRIMMED = "AUDIT_TRIMMED"
+    AUDIT_NOT_EXPORTED = "AUDIT_NOT_EXPORTED"
 
 
 class FleetError(Exception):
@@ -203,6 +237,19 @@ class ApprovalRequired(FleetError):
     def __init__(self, decision: policy_service_pb2.PolicyDecision) -> None:
         super().__init__(_verdict("approval required", decision))
         self.decision: Final = decision
+
+
+class ApprovalRefused(FleetError):
+    """Somebody was asked and the action must not go ahead: denied, expired, cancelled, revoked."""
+
+    def __init__(self, approval: approval_service_pb2.Approval) -> None:
+        state = ApprovalState(approval.state)
+        why = f": {approval.state_reason}" if approval.state_reason else ""
+        super().__init__(f"the approval of {approval.action.action!r} is {state.name}{why}")
+        self.approval = approval
+        """As it ended."""
+        self.state = state
+        """How it ended."""
 
 
 class _TaskEnded(FleetError):

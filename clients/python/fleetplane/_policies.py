@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetplane._batching import Batcher
 from fleetplane._calls import new_request_id
 from fleetplane._connected import Connected
 from fleetplane._enums import BatchMode, ExplainLevel, OnMissing, PolicyAction
 from fleetplane._exceptions import DeadlineExceeded, FleetError, error_from_entry
-from fleetplane._values import JsonValue, one_of, to_struct
+from fleetplane._requirements import ApprovalRequirement, Obligation
+from fleetplane._values import JsonValue, one_of, to_struct, to_timestamp
 from fleetplane.v1 import policy_service_pb2 as pb
 
 MAX_BATCH: Final = 256
@@ -54,6 +54,8 @@ class PolicyFields(TypedDict, total=False):
     agent_id: str
     not_before: datetime | None
     not_after: datetime | None
+    approval: ApprovalRequirement | None
+    obligations: Sequence[Obligation]
 
 
 _MASK_PATHS: Final = {
@@ -69,7 +71,8 @@ class PolicyCalls(Connected):
     `timeout` is the deadline of a call in seconds over all attempts (None: the channel's default).
     """
 
-    _batchers: dict[ExplainLevel, Batcher[pb.EvaluationItem, pb.PolicyDecision]]
+    _batchers: dict[tuple[ExplainLevel, bool], Batcher[pb.EvaluationItem, pb.PolicyDecision]]
+    """One per level of explanation, and whether it is a dry run."""
 
     async def evaluate_policy(
         self,
@@ -78,6 +81,8 @@ class PolicyCalls(Connected):
         *,
         tool: str = "",
         context: Mapping[str, JsonValue] | None = None,
+        session_id: str = "",
+        dry_run: bool = False,
         explain: ExplainLevel = ExplainLevel.NONE,
         timeout: float | None = None,
     ) -> pb.PolicyDecision:
@@ -88,6 +93,8 @@ class PolicyCalls(Connected):
             action: what it wants to do, such as `database_write`.
             tool: with which tool, optional.
             context: claims about the action; they can never replace what the registry knows.
+            session_id: conversation or run that it belongs to, optional.
+            dry_run: leave no trace: nothing is recorded, and no approval is opened.
             explain: how much the decision explains.
             timeout: deadline in seconds, shorter than the channel's default, which bounds all.
 
@@ -95,12 +102,12 @@ class PolicyCalls(Connected):
             NotFound: no agent has that id.
             InvalidArgument: this item is malformed; others of the same batch are not affected.
         """
-        item = pb.EvaluationItem(agent_id=agent_id, action=action, tool=tool)
+        item = pb.EvaluationItem(agent_id=agent_id, action=action, tool=tool, session_id=session_id)
         if context:
             item.context.MergeFrom(to_struct(context))
-        batcher = self._batchers.get(explain)
+        batcher = self._batchers.get((explain, dry_run))
         if batcher is None:
-            batcher = self._new_batcher(explain)
+            batcher = self._new_batcher(explain, dry_run=dry_run)
         if timeout is None:
             return await batcher.submit(item)
         try:
@@ -110,7 +117,7 @@ class PolicyCalls(Connected):
             raise DeadlineExceeded(f"no decision within {timeout:g} s") from error
 
     def _new_batcher(
-        self, explain: ExplainLevel
+        self, explain: ExplainLevel, *, dry_run: bool
     ) -> "Batcher[pb.EvaluationItem, pb.PolicyDecision]":
         connection = self.connection
         level = pb.ExplainLevel.ValueType(explain)
@@ -119,13 +126,13 @@ class PolicyCalls(Connected):
             items: Sequence[pb.EvaluationItem],
         ) -> Sequence[pb.PolicyDecision | FleetError]:
             request = pb.BatchEvaluatePolicyRequest(
-                namespace=self._namespace, items=items, explain=level
+                namespace=self._namespace, items=items, explain=level, dry_run=dry_run
             )
             response = await connection.call(connection.policies.BatchEvaluatePolicy, request)
             return _decisions(response)
 
         batcher = Batcher[pb.EvaluationItem, pb.PolicyDecision](send, max_items=MAX_BATCH)
-        self._batchers[explain] = batcher
+        self._batchers[explain, dry_run] = batcher
         return batcher
 
     async def _close_batchers(self) -> None:
@@ -334,17 +341,14 @@ def _policy(policy_id: str, fields: Mapping[str, Any]) -> pb.Policy:
                 policy.conditions.CopyFrom(to_struct(value))
             case "target_actions" | "target_tools" | "target_agents":
                 getattr(policy.targets, name.removeprefix("target_")).extend(one_of(value))
+            case "approval":
+                if value is not None:
+                    policy.approval.CopyFrom(value.to_proto())
+            case "obligations":
+                policy.obligations.extend(one.to_proto() for one in value)
             case "not_before" | "not_after":
                 if value is not None:
-                    getattr(policy, name).CopyFrom(_timestamp(value))
+                    getattr(policy, name).CopyFrom(to_timestamp(value))
             case _:
                 setattr(policy, name, value)
     return policy
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    if moment.tzinfo is None:
-        raise ValueError("a time needs a time zone")
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

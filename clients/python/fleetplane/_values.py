@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf import struct_pb2
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 JsonValue = Any
 """None, bool, int, float, str, a list or tuple of them, or a mapping from str to them."""
@@ -110,6 +111,19 @@ def to_duration(time: float | timedelta | None) -> Duration | None:
         raise ValueError(f"{seconds} is not a time span")
     whole = int(seconds)
     return Duration(seconds=whole, nanos=min(999_999_999, round((seconds - whole) * 1e9)))
+
+
+def to_timestamp(moment: datetime) -> Timestamp:
+    """Convert a moment.
+
+    Raises:
+        ValueError: it has no time zone, and would mean something else on another machine.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a time needs a time zone")
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
 
 
 def to_seconds(message: Duration) -> float:
