@@ -16,6 +16,7 @@ import msgspec
 
 from controlplane.domain.access.records import ApiToken, Ban, JoinToken, RoleBinding, TokenUse
 from controlplane.domain.agents import Agent, Instance
+from controlplane.domain.approvals.model import Approval, StandingGrant
 from controlplane.domain.audit.keeping import AuditKeeping
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer
@@ -53,6 +54,8 @@ _SCHEMAS: Final[tuple[tuple[Any, int, int], ...]] = (
     (TokenUse, 18, 1),
     (JoinToken, 19, 1),
     (Ban, 20, 1),
+    (Approval, 25, 1),
+    (StandingGrant, 26, 1),
     (PolicySettings, 21, 1),
     (AuditKeeping, 42, 1),
     (Experiment, 37, 1),

@@ -243,15 +243,18 @@ class ApprovalEscalation(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     ELIGIBLE_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
     active: _builtins.bool
     """Whether they have."""
+    stage: _builtins.str
+    """In which stage."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When."""
 
     @_builtins.property
     def eligible(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Who comes in, in every stage."""
+        """Who comes in."""
 
     def __init__(
         self,
@@ -259,10 +262,11 @@ class ApprovalEscalation(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         eligible: _abc.Iterable[_builtins.str] | None = ...,
         active: _builtins.bool = ...,
+        stage: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "at", b"at", "eligible", b"eligible"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "at", b"at", "eligible", b"eligible", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,7 +360,7 @@ class ApprovalEntry(_message.Message):
     kind: Global___ApprovalEntry.Kind.ValueType
     """What."""
     by: _builtins.str
-    """Who, as told from the credential; `control-plane` for what happens by itself."""
+    """Who, as told from the credential; `fleetplane` for what happens by itself."""
     stage: _builtins.str
     """Of a vote: in which stage."""
     comment: _builtins.str
@@ -498,7 +502,7 @@ class Approval(_message.Message):
 
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
-        """Votes are taken, but nothing is granted before; absent: at once."""
+        """A grant cannot be used before; absent: at once."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
@@ -859,7 +863,7 @@ class WaitApprovalResponse(_message.Message):
 
     @_builtins.property
     def poll_after(self) -> _duration_pb2.Duration:
-        """If it is PENDING: when to ask again."""
+        """If it is PENDING, or GRANTED and cannot be used yet: when to ask again."""
 
     def __init__(
         self,

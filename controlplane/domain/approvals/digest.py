@@ -1,0 +1,125 @@
+"""What an approval is bound to: the canonical text of an action, and its SHA-256.
+
+The server computes it, from what is about to happen; nobody hands it in. Canonical JSON (RFC 8785)
+makes equal actions equal texts, whoever wrote them down.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import rfc8785
+
+from controlplane.domain.approvals.model import BoundAction, Entry
+from controlplane.domain.errors import InvalidArgument
+
+VERSION: Final = 1
+"""Of the text that is hashed."""
+
+
+def bind(
+    context: Mapping[str, Any], ceilings: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return a context without its ceilings, and those by path.
+
+    Args:
+        context: What the requester says.
+        ceilings: Dotted paths of upper bounds. What is there and is no number is bound exactly.
+    """
+    bound: dict[str, Any] = dict(context)
+    found: dict[str, float] = {}
+    for path in ceilings:
+        *parents, last = path.split(".")
+        place = _opened(bound, parents)
+        value = None if place is None else place.get(last)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            place = _copied(bound, parents)
+            del place[last]
+            found[path] = value
+    return bound, found
+
+
+def _opened(root: dict[str, Any], parents: Iterable[str]) -> dict[str, Any] | None:
+    place: Any = root
+    for name in parents:
+        place = place.get(name) if isinstance(place, dict) else None
+    return place if isinstance(place, dict) else None
+
+
+def _copied(root: dict[str, Any], parents: Iterable[str]) -> dict[str, Any]:
+    """Return the object at a path, copied on the way down: the caller's own stays as it is."""
+    place = root
+    for name in parents:
+        place[name] = dict(place[name])
+        place = place[name]
+    return place
+
+
+def canonical(namespace: str, action: BoundAction) -> bytes:
+    """Return the text that is hashed.
+
+    Raises:
+        InvalidArgument: `context` holds what JSON cannot say exactly.
+    """
+    said: dict[str, Any] = {
+        "v": VERSION,
+        "namespace": namespace,
+        "agent_id": action.agent_id,
+        "agent_name": action.agent_name,
+        "agent_version": action.agent_version,
+        "session_id": action.session_id,
+        "action": action.action,
+        "tool": action.tool,
+        "context": action.context,
+    }
+    try:
+        return rfc8785.dumps(said)
+    except (rfc8785.CanonicalizationError, RecursionError) as refused:
+        raise InvalidArgument.of("context", f"has no canonical form: {refused}") from None
+
+
+def digest_of(namespace: str, action: BoundAction) -> str:
+    """Return `sha256:` and the digest of an action.
+
+    Raises:
+        InvalidArgument: as `canonical`.
+    """
+    return "sha256:" + hashlib.sha256(canonical(namespace, action)).hexdigest()
+
+
+def within_ceilings(asked: Mapping[str, float], approved: Mapping[str, float]) -> bool:
+    """Return whether an action names the same upper bounds, each no higher than approved.
+
+    One that is left out is not "less": who does not say what it costs has not said less.
+    """
+    return asked.keys() == approved.keys() and all(
+        value <= approved[path] for path, value in asked.items()
+    )
+
+
+def chained(entry: Entry, before: str) -> str:
+    """Return the digest of a line of the record after a line with the digest `before`."""
+    said: dict[str, Any] = {
+        "before": before,
+        "sequence": entry.sequence,
+        "kind": str(entry.kind),
+        "by": entry.by,
+        "at_ms": entry.at_ms,
+        "stage": entry.stage,
+        "comment": entry.comment,
+        "id": entry.id,
+        "delegate": entry.delegate,
+        "until_ms": entry.until_ms,
+        "subjects": list(entry.subjects),
+    }
+    return hashlib.sha256(rfc8785.dumps(said)).hexdigest()
+
+
+def is_unbroken(digest: str, entries: Iterable[Entry]) -> bool:
+    """Return whether a record is as it was written; it begins with the digest of the action."""
+    before = digest
+    for place, entry in enumerate(entries, start=1):
+        if entry.sequence != place or entry.digest != chained(entry, before):
+            return False
+        before = entry.digest
+    return True
