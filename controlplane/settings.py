@@ -34,6 +34,13 @@ class DefaultEffect(StrEnum):
     DENY = "DENY"
 
 
+class DefaultOnMissing(StrEnum):
+    """What an absent attribute means to policies that do not say."""
+
+    NO_MATCH = "NO_MATCH"
+    MATCH = "MATCH"
+
+
 class Settings(SecuritySettings):
     """Everything that can be chosen when the daemon starts. Frozen."""
 
@@ -113,7 +120,13 @@ class Settings(SecuritySettings):
         description="Progress standing still for so long, with tasks in flight, means STALLED.",
     )
     policy_default: DefaultEffect = Field(
-        DefaultEffect.ALLOW, description="What the policies answer when none matches."
+        DefaultEffect.ALLOW,
+        description="What the policies answer when none matches, where a namespace sets nothing.",
+    )
+    policy_on_missing: DefaultOnMissing = Field(
+        DefaultOnMissing.NO_MATCH,
+        description="What an absent attribute means to policies that do not say: MATCH makes DENY and"
+        " REQUIRE_APPROVAL match. Namespaces may set another.",
     )
     max_policies: int = Field(1000, ge=1, le=100_000, description="Policies per namespace.")
     task_accept_seconds: float = Field(

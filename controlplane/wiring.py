@@ -24,7 +24,8 @@ from controlplane.api.v1.rollout_service import RolloutService
 from controlplane.api.v1.routing_service import RoutingService
 from controlplane.api.v1.task_service import TaskService
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.domain.policies import Effect
+from controlplane.domain.policies import Effect, OnMissing
+from controlplane.domain.policy_settings import PolicyDefaults
 from controlplane.governance_wiring import GovernanceParts, Ground
 from controlplane.services.access.ports import (
     CertificateAuthority,
@@ -47,6 +48,7 @@ from controlplane.services.liveness import Liveness
 from controlplane.services.policies.decisions import Decisions
 from controlplane.services.policies.policies import Policies
 from controlplane.services.policies.policy_watch import PolicyWatches
+from controlplane.services.policies.settings import PolicySettingsKeeper
 from controlplane.services.ports import BeatLog, ChangeFeed, IdSource, Ledger
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registry import Registry
@@ -144,7 +146,7 @@ class _Builder:
         self._clock = ports.clock
         self._liveness_settings = liveness_settings(settings)
         self._hub = Hub()
-        self._read_model = ReadModel(self._hub, default_effect=Effect(settings.policy_default))
+        self._read_model = ReadModel(self._hub, policy_defaults=policy_defaults(settings))
         self._visible = VisibleLedger(ports.ledger, self._read_model, ports.feed.hint)
         self._access = AccessParts(
             settings,
@@ -339,6 +341,7 @@ class _Builder:
             policies,
             Decisions(self._read_model, self._clock),
             PolicyWatches(self._read_model, self._hub, self._clock),
+            PolicySettingsKeeper(self._visible, self._read_model),
             self._tokens,
             self._keeper,
         )
@@ -379,6 +382,13 @@ class _Builder:
     def _rollout_service(self) -> RolloutService:
         rollouts = Rollouts(self._visible, self._read_model, self._ports.ids, self._clock)
         return RolloutService(rollouts, self._tokens, self._keeper)
+
+
+def policy_defaults(settings: Settings) -> PolicyDefaults:
+    """Return what holds for policies where a namespace sets nothing."""
+    return PolicyDefaults(
+        effect=Effect(settings.policy_default), on_missing=OnMissing(settings.policy_on_missing)
+    )
 
 
 def liveness_settings(settings: Settings) -> LivenessSettings:

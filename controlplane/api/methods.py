@@ -258,6 +258,8 @@ _ROWS: Final = (
     _read(_POLICY + "ListPolicies"),
     _write(_POLICY + "UpdatePolicy", Permission.OPERATE),
     _write(_POLICY + "DeletePolicy", Permission.OPERATE),
+    _read(_POLICY + "GetPolicySettings"),
+    _write(_POLICY + "UpdatePolicySettings", Permission.OPERATE),
     _write(_LIFECYCLE + "Activate", Permission.OPERATE, idempotent=True),
     _write(_LIFECYCLE + "Deactivate", Permission.OPERATE, idempotent=True),
     # A process that is told to stop drains itself.

@@ -20,6 +20,7 @@ import msgspec
 
 from controlplane.cli.arguments import check_numbers, read_document
 from controlplane.cli.outcomes import WrongInput
+from controlplane.cli.policy_attachments import ApprovalDocument, ObligationDocument
 from controlplane.domain import policies as engine
 from controlplane.domain.policies import Effect
 from fleetplane import OnMissing, PolicyAction, PolicyFields, from_struct
@@ -48,13 +49,15 @@ class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     priority: int = 0
     enabled: bool = True
     guardrail: bool = False
-    on_missing: engine.OnMissing = engine.OnMissing.NO_MATCH
+    on_missing: engine.OnMissing | None = None
     match_all: bool = False
     targets: Targets = Targets()
     agent_name: str = ""
     agent_id: str = ""
     not_before: datetime | None = None
     not_after: datetime | None = None
+    approval: ApprovalDocument | None = None
+    obligations: tuple[ObligationDocument, ...] = ()
 
     def to_fields(self) -> PolicyFields:
         """Return every field in the words of the SDK."""
@@ -66,7 +69,9 @@ class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "priority": self.priority,
             "enabled": self.enabled,
             "guardrail": self.guardrail,
-            "on_missing": OnMissing[self.on_missing.name],
+            "on_missing": (
+                OnMissing[self.on_missing.name] if self.on_missing else OnMissing.UNSPECIFIED
+            ),
             "match_all": self.match_all,
             "target_actions": self.targets.actions,
             "target_tools": self.targets.tools,
@@ -75,6 +80,8 @@ class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "agent_id": self.agent_id,
             "not_before": self.not_before,
             "not_after": self.not_after,
+            "approval": self.approval.to_sdk() if self.approval is not None else None,
+            "obligations": [one.to_sdk() for one in self.obligations],
         }
 
     def to_policy(self) -> engine.Policy:
@@ -96,6 +103,8 @@ class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             scope=engine.PolicyScope(agent_name=self.agent_name, agent_id=self.agent_id),
             not_before_ms=_milliseconds(self.not_before),
             not_after_ms=_milliseconds(self.not_after),
+            approval=self.approval.to_engine() if self.approval is not None else None,
+            obligations=tuple(one.to_engine() for one in self.obligations),
         )
 
     @classmethod
@@ -110,7 +119,9 @@ class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             priority=policy.priority,
             enabled=policy.enabled,
             guardrail=policy.guardrail,
-            on_missing=engine.OnMissing[(OnMissing(policy.on_missing) or OnMissing.NO_MATCH).name],
+            on_missing=(
+                engine.OnMissing[OnMissing(policy.on_missing).name] if policy.on_missing else None
+            ),
             match_all=policy.match_all,
             targets=Targets(
                 actions=tuple(policy.targets.actions),
@@ -121,6 +132,12 @@ class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             agent_id=policy.agent_id,
             not_before=_moment(policy, "not_before"),
             not_after=_moment(policy, "not_after"),
+            approval=(
+                ApprovalDocument.from_message(policy.approval)
+                if policy.HasField("approval")
+                else None
+            ),
+            obligations=tuple(ObligationDocument.from_message(one) for one in policy.obligations),
         )
 
 

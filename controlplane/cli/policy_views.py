@@ -53,7 +53,7 @@ def policy_details(policy: pb.Policy) -> str:
             "priority": str(policy.priority),
             "enabled": "yes" if policy.enabled else "no",
             "guardrail": "yes" if policy.guardrail else "",
-            "on missing": OnMissing(policy.on_missing).name,
+            "on missing": OnMissing(policy.on_missing).name if policy.on_missing else "(default)",
             "match all": "yes" if policy.match_all else "",
             "actions": ", ".join(targets.actions),
             "tools": ", ".join(targets.tools),

@@ -15,7 +15,8 @@ from controlplane.domain.configs import BASE_SCHEMA, ConfigLayer, ConfigSchema
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.extra_validator import CompiledExtraSchema
 from controlplane.domain.errors import NotReady
-from controlplane.domain.policies import Effect, OnError, Policy, PolicySet
+from controlplane.domain.policies import OnError, Policy, PolicySet
+from controlplane.domain.policy_settings import NO_DEFAULTS, SETTINGS_KEY, PolicyDefaults
 from controlplane.services.access.view import ACCESS_COLLECTIONS, AccessView
 from controlplane.services.agent_index import AgentIndex
 from controlplane.services.governance_view import GOVERNANCE_COLLECTIONS, GovernanceView
@@ -53,7 +54,7 @@ class Changes:
 class NamespaceView:
     """Everything known about one namespace."""
 
-    def __init__(self, name: str, default_effect: Effect = Effect.ALLOW) -> None:
+    def __init__(self, name: str, defaults: PolicyDefaults = NO_DEFAULTS) -> None:
         self.name = name
         self.position = Position()
         self.agents: dict[str, AgentEntry] = {}
@@ -75,7 +76,10 @@ class NamespaceView:
         self.loads_changed = False
         """Whether leases came or went since `load_version` last grew."""
         self.policies: dict[str, Policy] = {}
-        self.policy_set = PolicySet.compile((), revision=0, default_effect=default_effect)
+        self._policy_defaults = defaults
+        self.policy_set = PolicySet.compile(
+            (), revision=0, default_effect=defaults.effect, on_missing=defaults.on_missing
+        )
         self.agents_revision = 0
         """Revision of the last change of an agent or instance: version of cached answers."""
         self.load_version = 0
@@ -107,12 +111,22 @@ class NamespaceView:
                 revision=position.revision,
                 on_error=OnError.QUARANTINE,
             )
+        self._follow_policy_defaults()
         if changes.agent_ids:
             self.agents_revision = position.revision
         self._count_leases(changes.holders)
         self.index.journal.note(changes.agent_ids, position.revision)
         self.position = position
         return changes
+
+    def _follow_policy_defaults(self) -> None:
+        settings = self.governance.table(Collection.POLICY_SETTINGS).get(SETTINGS_KEY)
+        effect, on_missing = self._policy_defaults.under(settings)
+        rules = self.policy_set
+        if (rules.default_effect, rules.on_missing) != (effect, on_missing):
+            self.policy_set = rules.with_defaults(
+                default_effect=effect, on_missing=on_missing, revision=rules.revision
+            )
 
     def _count_leases(self, instance_ids: Iterable[str]) -> None:
         for instance_id in instance_ids:
@@ -222,14 +236,15 @@ class NamespaceView:
 class ReadModel:
     """All namespaces of this replica, and the waits on them."""
 
-    def __init__(self, hub: Hub, *, default_effect: Effect = Effect.ALLOW) -> None:
+    def __init__(self, hub: Hub, *, policy_defaults: PolicyDefaults = NO_DEFAULTS) -> None:
         self.hub = hub
         self.ready = False
         """False until the first complete load."""
         self.confirmed_at = 0.0
         """When the store last answered, in monotonic seconds of this replica: the copy is no older
         than that, but for the time a change takes to arrive. 0: never."""
-        self._default_effect = default_effect
+        self.policy_defaults = policy_defaults
+        """What holds where a namespace sets nothing."""
         self._views: dict[str, NamespaceView] = {}
         self._no_access = AccessView()
         """While nothing was ever written about rights and credentials."""
@@ -244,7 +259,7 @@ class ReadModel:
         if view is None:
             if not self.ready:
                 raise NotReady
-            return NamespaceView(namespace, self._default_effect)
+            return NamespaceView(namespace, self.policy_defaults)
         return view
 
     @property
@@ -276,7 +291,7 @@ class ReadModel:
 
     def new_view(self, namespace: str) -> NamespaceView:
         """Return an empty view to load into, aside of the one that serves."""
-        return NamespaceView(namespace, self._default_effect)
+        return NamespaceView(namespace, self.policy_defaults)
 
     def swap(self, fresh: NamespaceView) -> None:
         """Serve a freshly loaded view. What beats said is carried over; everybody is woken."""

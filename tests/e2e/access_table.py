@@ -78,6 +78,7 @@ TABLE: Final = (
             ConfigService/WaitForConvergence
             PolicyService/GetPolicy
             PolicyService/ListPolicies
+            PolicyService/GetPolicySettings
             LifecycleService/GetEmergencyStop
             TaskService/ListTasks
             TaskService/FollowTasks
@@ -128,6 +129,7 @@ TABLE: Final = (
             PolicyService/CreatePolicy
             PolicyService/UpdatePolicy
             PolicyService/DeletePolicy
+            PolicyService/UpdatePolicySettings
             LifecycleService/Activate
             LifecycleService/Deactivate
             LifecycleService/CancelDrain

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from controlplane.cli.entry import app
-from controlplane.settings import DefaultEffect, LogFormat, Settings
+from controlplane.settings import DefaultEffect, DefaultOnMissing, LogFormat, Settings
 from controlplane.wiring import liveness_settings
 
 EXIT_USAGE = 2
@@ -175,6 +175,7 @@ def test_the_defaults_are_what_the_domain_documents():
         ("lost_after_seconds", "60", 60.0),
         ("stalled_after_seconds", "1", 1.0),
         ("policy_default", "DENY", DefaultEffect.DENY),
+        ("policy_on_missing", "MATCH", DefaultOnMissing.MATCH),
         ("max_policies", "1", 1),
         ("task_accept_seconds", "1", 1.0),
         ("task_retention_seconds", "60", 60.0),

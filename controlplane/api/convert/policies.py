@@ -4,6 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from controlplane.api.convert.policy_attachments import (
+    approval_from_proto,
+    approval_to_proto,
+    obligations_from_proto,
+    obligations_to_proto,
+)
 from controlplane.api.convert.values import (
     EnumPair,
     json_to_struct,
@@ -40,8 +46,12 @@ MAX_CONTEXT_BYTES = 64 * 1024
 MAX_SESSION_BYTES = 256
 """Length of a session's id, as of a task's."""
 
-_EFFECTS = EnumPair(pb.PolicyAction, "POLICY_ACTION_", Effect)
-_ON_MISSING = EnumPair(pb.OnMissing, "ON_MISSING_", OnMissing)
+EFFECTS = EnumPair(pb.PolicyAction, "POLICY_ACTION_", Effect)
+"""The four answers."""
+
+ON_MISSING = EnumPair(pb.OnMissing, "ON_MISSING_", OnMissing)
+"""What an absent attribute means."""
+
 _EXPLAIN = EnumPair(pb.ExplainLevel, "EXPLAIN_LEVEL_", ExplainLevel)
 
 _REASONS = {
@@ -74,6 +84,8 @@ _FIELDS = {
     "agent_id": ("scope",),
     "not_before": ("not_before_ms",),
     "not_after": ("not_after_ms",),
+    "approval": ("approval",),
+    "obligations": ("obligations",),
 }
 """Path of an update mask -> attributes of `Policy`."""
 
@@ -96,12 +108,14 @@ def policy_from_proto(policy: pb.Policy, *, mask: Sequence[str] | None = None) -
         name=policy.name,
         description=policy.description,
         conditions=struct_to_json(policy.conditions, "policy.conditions"),
-        action=_EFFECTS.from_wire(policy.action, "policy.action", unspecified=ignored),
+        action=EFFECTS.from_wire(policy.action, "policy.action", unspecified=ignored),
         priority=policy.priority,
         enabled=policy.enabled,
         guardrail=policy.guardrail,
-        on_missing=_ON_MISSING.from_wire(
-            policy.on_missing, "policy.on_missing", unspecified=OnMissing.NO_MATCH
+        on_missing=(
+            ON_MISSING.from_wire(policy.on_missing, "policy.on_missing")
+            if policy.on_missing
+            else None
         ),
         match_all=policy.match_all,
         targets=Target(
@@ -120,6 +134,12 @@ def policy_from_proto(policy: pb.Policy, *, mask: Sequence[str] | None = None) -
             if policy.HasField("not_after")
             else None
         ),
+        approval=(
+            approval_from_proto(policy.approval, "policy.approval")
+            if policy.HasField("approval")
+            else None
+        ),
+        obligations=obligations_from_proto(policy.obligations, "policy.obligations"),
     )
 
 
@@ -142,6 +162,14 @@ def mask_from_proto(paths: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(attribute for path in named for attribute in _FIELDS[path]))
 
 
+def on_missing_to_wire(on_missing: OnMissing | None) -> "pb.OnMissing.ValueType":
+    """Return what an absent attribute means on the wire; None is unspecified."""
+    if on_missing is None:
+        return pb.ON_MISSING_UNSPECIFIED
+    number: pb.OnMissing.ValueType = ON_MISSING.to_wire(on_missing)
+    return number
+
+
 def policy_to_proto(policy: Policy) -> pb.Policy:
     """Return a policy as a message."""
     targets = policy.targets
@@ -150,11 +178,11 @@ def policy_to_proto(policy: Policy) -> pb.Policy:
         name=policy.name,
         description=policy.description,
         conditions=json_to_struct(policy.conditions),
-        action=_EFFECTS.to_wire(policy.action),
+        action=EFFECTS.to_wire(policy.action),
         priority=policy.priority,
         enabled=policy.enabled,
         guardrail=policy.guardrail,
-        on_missing=_ON_MISSING.to_wire(policy.on_missing),
+        on_missing=on_missing_to_wire(policy.on_missing),
         match_all=policy.match_all,
         targets=pb.PolicyTargets(
             actions=targets.actions, tools=targets.tools, agents=targets.agents
@@ -163,6 +191,8 @@ def policy_to_proto(policy: Policy) -> pb.Policy:
         agent_id=policy.scope.agent_id,
         not_before=_timestamp(policy.not_before_ms),
         not_after=_timestamp(policy.not_after_ms),
+        approval=approval_to_proto(policy.approval) if policy.approval is not None else None,
+        obligations=obligations_to_proto(policy.obligations),
         revision=policy.revision,
         updated_at=_timestamp(policy.updated_at_ms or None),
         updated_by=policy.updated_by,
@@ -209,7 +239,7 @@ def _session_id(text: str) -> str:
 def decision_to_proto(decision: Decision) -> pb.PolicyDecision:
     """Return a decision as a message, without its id."""
     message = pb.PolicyDecision(
-        action=_EFFECTS.to_wire(decision.effect),
+        action=EFFECTS.to_wire(decision.effect),
         reason=_REASONS[decision.reason],
         message=decision.message,
         policy_revision=decision.revision,
@@ -222,6 +252,8 @@ def decision_to_proto(decision: Decision) -> pb.PolicyDecision:
         message.observed_policies.extend(
             o.policy_id for o in decision.observations if o.result is Truth.TRUE
         )
+    if decision.obligations:
+        message.obligations.extend(obligations_to_proto(decision.obligations))
     if decision.indeterminate:
         message.indeterminate_policies.extend(decision.indeterminate)
     if decision.explanation:
@@ -233,7 +265,7 @@ def _explanation_to_proto(explanation: PolicyExplanation) -> pb.PolicyExplanatio
     condition = explanation.condition
     return pb.PolicyExplanation(
         policy_id=explanation.policy_id,
-        action=_EFFECTS.to_wire(explanation.effect),
+        action=EFFECTS.to_wire(explanation.effect),
         priority=explanation.priority,
         applies=explanation.applies,
         result=_TRUTHS[explanation.result],

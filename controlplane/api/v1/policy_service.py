@@ -26,13 +26,14 @@ from controlplane.api.gate import confine, enter_namespace
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
 from controlplane.api.pipeline import decode_request, raw_unary
 from controlplane.api.streams import StreamKeeper, run_stream
+from controlplane.api.v1.policy_settings import PolicySettingsCalls
 from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import namespace_of
 from controlplane.services.policies.decisions import Decisions, Question
 from controlplane.services.policies.policies import Policies
 from controlplane.services.policies.policy_watch import PolicyWatches
+from controlplane.services.policies.settings import PolicySettingsKeeper
 from fleetplane.v1 import policy_service_pb2 as pb
-from fleetplane.v1 import policy_service_pb2_grpc as pb_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,20 +45,22 @@ _STOP_AT_PERMITTED = {
 }
 
 
-class PolicyService(pb_grpc.PolicyServiceServicer):
-    """Parses, calls, renders."""
+class PolicyService(PolicySettingsCalls):
+    """Parses, calls, renders; what has a module of its own is mixed in."""
 
     def __init__(
         self,
         policies: Policies,
         decisions: Decisions,
         watches: PolicyWatches,
+        settings: PolicySettingsKeeper,
         tokens: PageTokens,
         keeper: StreamKeeper,
     ) -> None:
         self._policies = policies
         self._decisions = decisions
         self._watches = watches
+        self._settings = settings
         self._tokens = tokens
         self._keeper = keeper
         self._rendered = DecisionBytes()

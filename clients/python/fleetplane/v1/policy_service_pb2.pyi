@@ -596,6 +596,7 @@ class PolicyDecision(_message.Message):
     OBLIGATIONS_FIELD_NUMBER: _builtins.int
     APPROVAL_ID_FIELD_NUMBER: _builtins.int
     APPROVAL_STATE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     action: Global___PolicyAction.ValueType
     """The answer."""
     reason: Global___PolicyDecision.Reason.ValueType
@@ -612,6 +613,10 @@ class PolicyDecision(_message.Message):
     """
     approval_state: _approval_service_pb2.ApprovalState.ValueType
     """Where that stands. GRANTED: use it now."""
+    snapshot_age_seconds: _builtins.float
+    """Of answers given in the agent's own process (see WatchPolicies): how long ago its copy of the
+    policies was last known to be the newest, in seconds. The server leaves it at 0.
+    """
     @_builtins.property
     def determining_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Policies that decided."""
@@ -652,10 +657,11 @@ class PolicyDecision(_message.Message):
         obligations: _abc.Iterable[Global___Obligation] | None = ...,
         approval_id: _builtins.str = ...,
         approval_state: _approval_service_pb2.ApprovalState.ValueType = ...,
+        snapshot_age_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval_id", b"approval_id", "approval_state", b"approval_state", "decision_id", b"decision_id", "determining_policies", b"determining_policies", "explanations", b"explanations", "indeterminate_policies", b"indeterminate_policies", "message", b"message", "obligations", b"obligations", "observed_policies", b"observed_policies", "overridden_policies", b"overridden_policies", "policy_revision", b"policy_revision", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval_id", b"approval_id", "approval_state", b"approval_state", "decision_id", b"decision_id", "determining_policies", b"determining_policies", "explanations", b"explanations", "indeterminate_policies", b"indeterminate_policies", "message", b"message", "obligations", b"obligations", "observed_policies", b"observed_policies", "overridden_policies", b"overridden_policies", "policy_revision", b"policy_revision", "reason", b"reason", "snapshot_age_seconds", b"snapshot_age_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1023,7 +1029,7 @@ class WatchedPolicy(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """Digest of its content: equal digests mean equal policies. 32 hexadecimal digits."""
+    """SHA-256 of its content, as 64 hexadecimal digits: equal digests mean equal policies."""
     @_builtins.property
     def policy(self) -> Global___Policy:
         """The policy."""
@@ -1046,9 +1052,8 @@ Global___WatchedPolicy: _TypeAlias = WatchedPolicy  # noqa: Y015
 class PolicySetPart(_message.Message):
     """A part of a set of policies: all of them, or what changed. A large set comes in several parts.
 
-    The digest of a set is SHA-256 in hexadecimal over one line per policy in order of policy_id,
-    `<policy_id> <digest>`, then the line `<default_effect> <on_missing>` with both as numbers. Every
-    line ends with a line feed.
+    The digest of a set is `sha256:` and SHA-256 in hexadecimal over one line per policy in order of
+    policy_id, `<policy_id> <digest of the policy>` and a line feed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1065,7 +1070,7 @@ class PolicySetPart(_message.Message):
     base_digest: _builtins.str
     """The set that the changes apply to; it may be the same one. Empty: start from nothing."""
     revision: _builtins.int
-    """Revision that decisions of this set carry. Does not change the digest."""
+    """Revision that decisions of this set carry. Like the defaults it is no part of the digest."""
     default_effect: Global___PolicyAction.ValueType
     """What is answered when nothing matches: ALLOW or DENY."""
     on_missing: Global___OnMissing.ValueType
