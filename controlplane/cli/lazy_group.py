@@ -42,6 +42,7 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
         "controlplane.cli.configs", "app", "What running agents are configured with."
     ),
     "policies": LazyCommand("controlplane.cli.policies", "app", "What agents may do."),
+    "approvals": LazyCommand("controlplane.cli.approvals", "app", "What policies leave to people."),
     "tasks": LazyCommand("controlplane.cli.tasks", "app", "Work that agents are given."),
     "routes": LazyCommand(
         "controlplane.cli.routes", "app", "Which version of an agent gets how much."

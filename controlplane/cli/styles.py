@@ -43,6 +43,7 @@ STATUS_COLOURS: Final = {
     "PROGRESSING": Colour.GOOD,
     "PROMOTING": Colour.GOOD,
     "VALID": Colour.GOOD,
+    "GRANTED": Colour.GOOD,
     "DEGRADED": Colour.WARNING,
     "SILENT": Colour.WARNING,
     "REQUIRE_APPROVAL": Colour.WARNING,
@@ -52,6 +53,7 @@ STATUS_COLOURS: Final = {
     "REGISTERED (pending)": Colour.WARNING,
     "INACTIVE (pending)": Colour.WARNING,
     "PAUSED": Colour.WARNING,
+    "PENDING": Colour.WARNING,
     "ABORTING": Colour.WARNING,
     "DRAINING_NEW": Colour.WARNING,
     "WAITING": Colour.WARNING,
@@ -59,6 +61,7 @@ STATUS_COLOURS: Final = {
     "INACTIVE": Colour.BAD,
     "LOST": Colour.BAD,
     "FAILED": Colour.BAD,
+    "DENIED": Colour.BAD,
     "DENY": Colour.BAD,
     "deleted": Colour.BAD,
     "ROLLED_BACK": Colour.BAD,
@@ -70,6 +73,7 @@ STATUS_COLOURS: Final = {
     "LEFT": Colour.FAINT,
     "EXPIRED": Colour.FAINT,
     "USED UP": Colour.FAINT,
+    "CONSUMED": Colour.FAINT,
 }
 """Words that say how things are, and the colour that says it faster."""
 
