@@ -29,7 +29,7 @@ from controlplane.api.streams import StreamKeeper, run_stream
 from controlplane.api.v1.policy_settings import PolicySettingsCalls
 from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import namespace_of
-from controlplane.services.policies.decisions import Decisions, Question
+from controlplane.services.policies.decisions import Asked, Decisions, Question
 from controlplane.services.policies.policies import Policies
 from controlplane.services.policies.policy_watch import PolicyWatches
 from controlplane.services.policies.settings import PolicySettingsKeeper
@@ -75,7 +75,10 @@ class PolicyService(PolicySettingsCalls):
             namespace,
             question_from_proto(request, len(raw)),
             explain=explain_from_proto(request.explain),
+            asked=Asked(call.caller.name, len(raw), request.dry_run),
         )
+        if answer.recorded is not None:
+            await answer.recorded
         return self._rendered.response(answer)
 
     @raw_unary
@@ -90,12 +93,15 @@ class PolicyService(PolicySettingsCalls):
             raise InvalidArgument.of("items", f"must hold 1-{MAX_BATCH} actions")
         if request.mode not in _STOP_AT_PERMITTED:
             raise InvalidArgument.of("mode", "is not known here")
-        revision, answers = self._decisions.evaluate_many(
+        revision, answers, recorded = self._decisions.evaluate_many(
             namespace,
             [_question_or_refusal(item, len(raw)) for item in request.items],
             explain=explain_from_proto(request.explain),
             stop_at_permitted=_STOP_AT_PERMITTED[request.mode],
+            asked=Asked(call.caller.name, len(raw), request.dry_run),
         )
+        if recorded is not None:
+            await recorded
         return self._rendered.batch(revision, answers)
 
     async def WatchPolicies(  # type: ignore[override]  # writes by itself, see api/streams.py

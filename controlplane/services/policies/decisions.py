@@ -1,41 +1,37 @@
 """Decisions: what the policies of a namespace say about an action, on facts from the registry."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from time import perf_counter_ns
+from typing import Any, Final, NamedTuple
 
 from controlplane.domain.agents import Agent
 from controlplane.domain.errors import AgentNotFound, DomainError, FieldViolation, InvalidArgument
 from controlplane.domain.policies import (
-    Decision,
     Effect,
     ExplainLevel,
-    PolicySet,
     Request,
     is_identifier,
     validate_claims,
 )
+from controlplane.services.policies.answers import Answered, Question
+from controlplane.services.policies.recorder import Recorder
+from controlplane.services.policies.settings import settings_of
+from controlplane.services.policies.staging import rules_for
 from controlplane.services.ports import Clock
 from controlplane.services.read_model import NamespaceView, ReadModel
 
-
-class Question(NamedTuple):
-    """One action that somebody wants to take."""
-
-    agent_id: str
-    action: str
-    claims: Mapping[str, Any]
-    tool: str = ""
-    session_id: str = ""
-    """The conversation or job it belongs to, for the record; policies do not see it."""
-
-
-class Answered(NamedTuple):
-    """A decision under its own id."""
-
-    decision: Decision
-    decision_id: str
+__all__ = [
+    "Answered",
+    "AnsweredMany",
+    "Asked",
+    "DecisionIds",
+    "Decisions",
+    "Question",
+    "facts_of",
+    "is_permitted",
+]
 
 
 class DecisionIds:
@@ -55,17 +51,57 @@ class DecisionIds:
         return f"dec-{at_ms:012x}-{self.source}-{self._next():08x}"
 
 
-class Decisions:
-    """Decides in memory; a decision never waits for anything."""
+class AnsweredMany(NamedTuple):
+    """The decisions of a batch, all on one revision; each item decided, or refused by itself."""
 
-    def __init__(self, read_model: ReadModel, clock: Clock) -> None:
+    revision: int
+    answers: list[Answered | DomainError]
+    recorded: Awaitable[None] | None = None
+    """To be awaited before any of them leaves."""
+
+
+class Asked(NamedTuple):
+    """Who asks, and how."""
+
+    caller: str = ""
+    request_bytes: int = 0
+    """Of the whole call on the wire: about what its claims hold."""
+    dry_run: bool = False
+    """Record nothing."""
+
+
+_NOBODY: Final = Asked()
+
+
+class Decisions:
+    """Decides in memory; a decision never waits for anything, its record may.
+
+    What is `recorded` of an answer has to be awaited before it leaves, unless it is None: room in
+    the queue of the log, or the record itself, which fails with StoreUnavailable.
+    """
+
+    def __init__(
+        self,
+        read_model: ReadModel,
+        clock: Clock,
+        *,
+        recorder: Recorder | None = None,
+        ids: DecisionIds | None = None,
+    ) -> None:
+        """Decide on what `read_model` knows; without a `recorder` nothing is recorded."""
         self._read_model = read_model
         self._clock = clock
-        self._ids = DecisionIds()
+        self._recorder = recorder
+        self._ids = ids or DecisionIds()
         self._facts: dict[tuple[str, str], tuple[Agent, Mapping[str, Any]]] = {}
 
     def evaluate(
-        self, namespace: str, question: Question, *, explain: ExplainLevel = ExplainLevel.NONE
+        self,
+        namespace: str,
+        question: Question,
+        *,
+        explain: ExplainLevel = ExplainLevel.NONE,
+        asked: Asked = _NOBODY,
     ) -> Answered:
         """Decide one action, on the newest policies this replica has.
 
@@ -73,8 +109,11 @@ class Decisions:
             AgentNotFound: facts about nobody would be claims.
             InvalidArgument: a malformed action, tool or context.
         """
+        began = perf_counter_ns()
         view = self._read_model.view(namespace)
-        return self._decide(view, view.policy_set, question, explain, self._clock.store_ms())
+        answer = self._decide(view, question, explain, self._clock.store_ms())
+        recorded = self._record(view, (answer,), asked, perf_counter_ns() - began)
+        return answer if recorded is None else answer._replace(recorded=recorded)
 
     def evaluate_many(
         self,
@@ -83,36 +122,53 @@ class Decisions:
         *,
         explain: ExplainLevel = ExplainLevel.NONE,
         stop_at_permitted: bool | None = None,
-    ) -> tuple[int, list[Answered | DomainError]]:
+        asked: Asked = _NOBODY,
+    ) -> AnsweredMany:
         """Decide many actions on one revision and one clock reading; each fails for itself.
 
         `stop_at_permitted`: stop after the first item that is permitted (True) or that is not
         (False); None decides all. Questions that are refusals already are passed on.
         """
+        began = perf_counter_ns()
         view = self._read_model.view(namespace)
-        rules, now_ms = view.policy_set, self._clock.store_ms()
+        now_ms = self._clock.store_ms()
         answers: list[Answered | DomainError] = []
+        decided: list[Answered] = []
         for question in questions:
             if isinstance(question, DomainError):
                 answers.append(question)
                 continue
             try:
-                answer = self._decide(view, rules, question, explain, now_ms)
+                answer = self._decide(view, question, explain, now_ms)
             except DomainError as refusal:
                 answers.append(refusal)
                 continue
             answers.append(answer)
+            decided.append(answer)
             if stop_at_permitted is not None and stop_at_permitted == is_permitted(answer):
                 break
-        return rules.revision, answers
+        recorded = None
+        if decided:
+            latency_ns = (perf_counter_ns() - began) // len(decided)
+            recorded = self._record(view, decided, asked, latency_ns)
+        return AnsweredMany(view.policy_set.revision, answers, recorded)
+
+    def _record(
+        self, view: NamespaceView, answers: Sequence[Answered], asked: Asked, latency_ns: int
+    ) -> Awaitable[None] | None:
+        if self._recorder is None or asked.dry_run:
+            return None
+        return self._recorder.record(
+            view.name,
+            settings_of(view).decision_log,
+            answers,
+            caller=asked.caller,
+            latency_ns=latency_ns,
+            request_bytes=asked.request_bytes,
+        )
 
     def _decide(
-        self,
-        view: NamespaceView,
-        rules: PolicySet,
-        question: Question,
-        explain: ExplainLevel,
-        now_ms: int,
+        self, view: NamespaceView, question: Question, explain: ExplainLevel, now_ms: int
     ) -> Answered:
         if not is_identifier(question.action) or (
             question.tool and not is_identifier(question.tool)
@@ -130,7 +186,14 @@ class Decisions:
             now_ms=now_ms,
             tool=question.tool,
         )
-        return Answered(rules.evaluate(request, explain=explain), self._ids.new(now_ms))
+        rules = rules_for(view, question.agent_id)
+        return Answered(
+            rules.evaluate(request, explain=explain),
+            self._ids.new(now_ms),
+            request,
+            rules,
+            question.session_id,
+        )
 
     def _facts_of(self, namespace: str, agent: Agent) -> Mapping[str, Any]:
         key = (namespace, agent.agent_id)

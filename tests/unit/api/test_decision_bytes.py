@@ -1,7 +1,15 @@
 from controlplane.api.convert.decisions import KEPT_DECISIONS, DecisionBytes
 from controlplane.api.wire import length_delimited
 from controlplane.domain.errors import AgentNotFound
-from controlplane.domain.policies import Decision, DecisionReason, Effect, PolicyExplanation, Truth
+from controlplane.domain.policies import (
+    Decision,
+    DecisionReason,
+    Effect,
+    PolicyExplanation,
+    PolicySet,
+    Request,
+    Truth,
+)
 from controlplane.services.policies.decisions import Answered
 from fleetplane.v1 import policy_service_pb2 as pb
 
@@ -17,8 +25,13 @@ def decision(revision=7, **fields):
     )
 
 
+def answered(made, decision_id):
+    asked = Request(agent_id="agt-1", action="read", facts={}, claims={}, now_ms=1)
+    return Answered(made, decision_id, asked, PolicySet.compile((), revision=1))
+
+
 def test_an_answer_is_the_message_it_stands_for():
-    reply = DecisionBytes().response(Answered(decision(), "dec-1"))
+    reply = DecisionBytes().response(answered(decision(), "dec-1"))
 
     assert pb.EvaluatePolicyResponse.FromString(reply) == pb.EvaluatePolicyResponse(
         decision=pb.PolicyDecision(
@@ -36,7 +49,7 @@ def test_equal_answers_share_everything_but_their_id():
     rendered, shared = DecisionBytes(), decision()
 
     first, second = (
-        pb.EvaluatePolicyResponse.FromString(rendered.response(Answered(shared, name))).decision
+        pb.EvaluatePolicyResponse.FromString(rendered.response(answered(shared, name))).decision
         for name in ("dec-1", "dec-2")
     )
 
@@ -47,7 +60,7 @@ def test_equal_answers_share_everything_but_their_id():
 
 def test_a_batch_holds_answers_and_refusals_in_order():
     reply = DecisionBytes().batch(
-        9, [Answered(decision(), "dec-1"), AgentNotFound("agt-2"), Answered(decision(), "dec-3")]
+        9, [answered(decision(), "dec-1"), AgentNotFound("agt-2"), answered(decision(), "dec-3")]
     )
 
     batch = pb.BatchEvaluatePolicyResponse.FromString(reply)
@@ -72,7 +85,7 @@ def test_an_explained_answer_is_never_confused_with_another():
                 ),
             )
         )
-        reply = rendered.response(Answered(explained, "dec-1"))
+        reply = rendered.response(answered(explained, "dec-1"))
         del explained  # the next one may get its address
         explanations = pb.EvaluatePolicyResponse.FromString(reply).decision.explanations
         assert [e.policy_id for e in explanations] == [f"p-{number}"]
@@ -81,7 +94,7 @@ def test_an_explained_answer_is_never_confused_with_another():
 def test_more_answers_than_are_kept_are_still_right():
     rendered = DecisionBytes()
     for revision in range(1, KEPT_DECISIONS + 10):
-        reply = rendered.response(Answered(decision(revision), "dec-1"))
+        reply = rendered.response(answered(decision(revision), "dec-1"))
     assert pb.EvaluatePolicyResponse.FromString(reply).decision.policy_revision == revision
 
 

@@ -127,7 +127,7 @@ async def test_a_batch_is_decided_on_one_revision_and_each_item_fails_by_itself(
     plane = Plane()
     agent_id = (await plane.register()).agent.agent_id
     await create(plane, DENY_WRITES)
-    revision, answers = plane.decisions.evaluate_many(
+    revision, answers, _ = plane.decisions.evaluate_many(
         NS,
         [
             Question(agent_id=agent_id, action="database_write", claims={}),
@@ -150,7 +150,7 @@ async def test_a_batch_stops_where_its_mode_says(stop: bool | None, expected: in
         Question(agent_id=agent_id, action=action, claims={})
         for action in ("read", "database_write", "read")
     ]
-    _, answers = plane.decisions.evaluate_many(NS, questions, stop_at_permitted=stop)
+    _, answers, _ = plane.decisions.evaluate_many(NS, questions, stop_at_permitted=stop)
     assert len(answers) == expected
 
 

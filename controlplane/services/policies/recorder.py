@@ -1,0 +1,256 @@
+"""Records every decision: taken on the path of its answer, handed to the store off that path.
+
+On the path a call costs one tuple. Encoding, masking and writing happen when
+`tasks/decision_flusher` takes batches from here. What is lost when:
+
+    SYNC      nothing that was answered
+    ASYNC     what was answered in the last tenth of a second, if the process is killed; what a full
+              queue sheds, which the log then says
+    SAMPLED   as ASYNC, of the share that is recorded
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from random import random
+from typing import Final, NamedTuple
+
+from controlplane.domain.decisions.masking import mask_of
+from controlplane.domain.decisions.records import DecisionRecord, Origin
+from controlplane.domain.policies import Decision, PolicySet
+from controlplane.domain.policy_settings import DecisionLogRule, DecisionLogSettings, Durability
+from controlplane.services.policies.answers import Answered
+from controlplane.services.policies.decision_log_port import DecisionBatch
+from controlplane.services.policies.decision_packing import ColumnsBuilder, gap_batch
+from controlplane.services.policies.decision_queue import Bounds, DecisionQueue, Taken
+from controlplane.services.policies.durability import DurabilityRules
+
+CHUNK: Final = 1_000
+"""Decisions of one batch: a few milliseconds to pack here, and to unpack for who reads it."""
+
+CHUNK_BYTES: Final = 8 << 20
+"""What the decisions of one batch hold in memory, about: at most 2 MiB in the store."""
+
+RECORD_BYTES: Final = 1_200
+"""What a decision without claims holds in memory while it waits: id, request, shared facts."""
+
+CLAIM_FACTOR: Final = 5
+"""Bytes in memory per byte of a request on the wire: values become objects."""
+
+MAX_RECORDS: Final = 50_000
+"""Decisions that wait for the store; half of a second at the highest rate one process reaches."""
+
+MAX_BYTES: Final = 64 << 20
+"""What they may hold in memory."""
+
+_log: Final = logging.getLogger("fleetplane.decisions")
+
+Listener = Callable[[str, Sequence[DecisionRecord]], None]
+"""Is told of the decisions of a namespace as they were made: nothing is masked, so nothing of it
+may be kept or shown. Called between other work, so it must be quick; what it raises is logged."""
+
+
+class SynchronousBatch(NamedTuple):
+    """A batch that calls wait for."""
+
+    batch: DecisionBatch
+    calls: "Sequence[asyncio.Future[None]]"
+
+
+class Recorder:
+    """Keeps decisions until the store has them; one per replica."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        digest_of: Callable[[str, PolicySet], str] = lambda _namespace, _rules: "",
+        max_records: int = MAX_RECORDS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Record as `source`, the replica's part of `DecisionIds`.
+
+        `digest_of` names a set of policies; it is called once per batch and set. The bounds hold
+        for all namespaces together; one of them fills half of them at most.
+        """
+        self.source = source
+        self.queues: dict[str, DecisionQueue] = {}
+        self.bounds = Bounds(max_records, max_bytes)
+        self.synchronous = asyncio.Event()
+        """Set when a call waits for its record."""
+        self._digest_of = digest_of
+        self._sequence = count(1)
+        self._listeners: list[Listener] = []
+
+    @property
+    def lost(self) -> int:
+        """Decisions that were not recorded since the process began, whatever the cause."""
+        return self.bounds.lost
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` told of every recorded decision; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def record(
+        self,
+        namespace: str,
+        settings: DecisionLogSettings,
+        answers: Sequence[Answered],
+        *,
+        caller: str,
+        latency_ns: int,
+        request_bytes: int,
+    ) -> "asyncio.Future[None] | None":
+        """Take the decisions of one call.
+
+        Returns None, or what the call must await before it answers: the record itself if one of
+        them is SYNC (fails with StoreUnavailable: nothing may be answered), else room in the queue
+        (never fails).
+        """
+        queue = self.queues.get(namespace)
+        if queue is None:
+            queue = self.queues[namespace] = DecisionQueue(self.bounds, settings)
+        elif queue.rules.settings is not settings:
+            queue.rules = DurabilityRules(settings)
+        taken = Taken(
+            answers,
+            caller,
+            latency_ns,
+            len(answers) * RECORD_BYTES + request_bytes * CLAIM_FACTOR,
+            settings.masked_paths,
+        )
+        if queue.rules.all_async:
+            return queue.put(taken)
+        return self._by_rule(queue, taken)
+
+    def _by_rule(self, queue: DecisionQueue, taken: Taken) -> "asyncio.Future[None] | None":
+        groups: dict[int, tuple[DecisionLogRule, list[Answered]]] = {}
+        for answered in taken.answers:
+            rule = queue.rules.of(answered.request.action)
+            groups.setdefault(id(rule), (rule, []))[1].append(answered)
+        synchronous: list[Answered] = []
+        room: asyncio.Future[None] | None = None
+        for rule, answers in groups.values():
+            if rule.durability is Durability.SYNC:
+                synchronous += answers
+                continue
+            rate = 1.0
+            if rule.durability is Durability.SAMPLED:
+                rate = rule.sample_rate
+                answers = [one for one in answers if random() < rate]  # noqa: S311, PLW2901 - a share, no secret
+            if answers:
+                share = taken.bytes * len(answers) // len(taken.answers)
+                part = taken._replace(answers=answers, bytes=share, sample_rate=rate)
+                room = queue.put(part) or room
+        if not synchronous:
+            return room
+        stored = queue.put_synchronous(taken._replace(answers=synchronous))
+        self.synchronous.set()
+        return stored
+
+    def next_synchronous(self, namespace: str) -> SynchronousBatch | None:
+        """Return the next batch that calls wait for; None: there is none."""
+        queue = self.queues.get(namespace)
+        waiting = queue.take_synchronous(CHUNK) if queue is not None else ()
+        if not waiting:
+            return None
+        batch = self._packed(namespace, [taken for taken, _ in waiting], f"{self.source}-sync")
+        return SynchronousBatch(batch, [stored for _, stored in waiting])
+
+    def next_batch(
+        self, namespace: str, now_ms: int, *, at_once: bool = False
+    ) -> DecisionBatch | None:
+        """Return the next batch of the others, or a gap; None: there is nothing (yet).
+
+        `stored` is to be called once it is in the store. `at_once`: tell gaps without waiting for
+        their end.
+        """
+        queue = self.queues[namespace]
+        gap = queue.take_gap(self.source, now_ms, at_once=at_once and queue.is_empty)
+        if gap is not None:
+            _log.warning(
+                "decisions were not recorded",
+                extra={"namespace": namespace, "number_lost": gap.number_lost},
+            )
+            return gap_batch(gap, self.source, next(self._sequence))
+        chunk = queue.take(CHUNK, CHUNK_BYTES)
+        return self._packed(namespace, chunk, self.source) if chunk else None
+
+    def stored(self, namespace: str) -> None:
+        """Take note that the last `next_batch` is in the store."""
+        self.queues[namespace].stored()
+
+    def forget_idle(self) -> None:
+        """Drop the queues that hold nothing."""
+        for namespace, queue in tuple(self.queues.items()):
+            if queue.is_idle:
+                del self.queues[namespace]
+
+    def _packed(self, namespace: str, chunk: Sequence[Taken], source: str) -> DecisionBatch:
+        builder = ColumnsBuilder(Origin.SERVER)
+        digests: dict[int, str] = {}
+        for taken in chunk:
+            self._add(builder, namespace, taken, digests)
+        if self._listeners:
+            self._tell(namespace, chunk)
+        return builder.batch(source, next(self._sequence))
+
+    def _add(
+        self, builder: ColumnsBuilder, namespace: str, taken: Taken, digests: dict[int, str]
+    ) -> None:
+        caller = builder.caller(taken.caller)
+        mask = mask_of(taken.masked_paths) if taken.masked_paths else None
+        for decision, decision_id, request, rules, session_id, _ in taken.answers:
+            digest = digests.get(id(rules))
+            if digest is None:
+                digest = digests[id(rules)] = self._digest_of(namespace, rules)
+            row = len(builder.decision_id)
+            claims = request.claims
+            if mask is not None and claims:
+                claims, paths = mask.apply(claims)
+                if paths:
+                    builder.masked_paths[row] = paths
+            if taken.sample_rate < 1:
+                builder.sample_rate[row] = taken.sample_rate
+            builder.decision_id.append(decision_id)
+            builder.at_ms.append(request.now_ms)
+            builder.answer_of.append(builder.answer(_unexplained(decision), digest))
+            builder.facts_of.append(builder.agent(request.facts))
+            builder.caller_of.append(caller)
+            builder.action.append(request.action)
+            builder.tool.append(request.tool)
+            builder.session_id.append(session_id)
+            builder.claims.append(claims)
+            builder.latency_ns.append(taken.latency_ns)
+
+    def _tell(self, namespace: str, chunk: Sequence[Taken]) -> None:
+        records = [
+            DecisionRecord(
+                decision_id=answered.decision_id,
+                at_ms=answered.request.now_ms,
+                action=answered.request.action,
+                decision=answered.decision,
+                tool=answered.request.tool,
+                session_id=answered.session_id,
+                claims=answered.request.claims,
+                facts=answered.request.facts,
+                caller=taken.caller,
+                latency_ns=taken.latency_ns,
+                sample_rate=taken.sample_rate,
+            )
+            for taken in chunk
+            for answered in taken.answers
+        ]
+        for listener in tuple(self._listeners):
+            try:
+                listener(namespace, records)
+            except Exception:  # noqa: BLE001 - the record must not depend on who listens
+                _log.exception("a listener to decisions failed")
+
+
+def _unexplained(decision: Decision) -> Decision:
+    """Return a decision as it is kept: explanations can be made again."""
+    return decision if decision.explanation is None else replace(decision, explanation=None)
