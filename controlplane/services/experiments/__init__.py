@@ -1,0 +1,1 @@
+"""Experiments: planned, dealt, recorded, judged."""
