@@ -21,10 +21,14 @@ app = typer.Typer(**PLAIN, help="Grant in advance what matches, a few times and 
     app,
     "create",
     examples=(
-        "fleetplane approvals grants create --agent writer --action database_write --uses 5 "
-        + "--for 2h --reason 'migration tonight'",
-        "fleetplane approvals grants create --agent writer --action 'database_*' --uses 1 "
-        + '--for 1h --reason test --when \'{"environment": "staging"}\'',
+        (
+            "fleetplane approvals grants create --agent writer --action database_write --uses 5 "
+            "--for 2h --reason 'migration tonight'"
+        ),
+        (
+            "fleetplane approvals grants create --agent writer --action 'database_*' --uses 1 "
+            '--for 1h --reason test --when \'{"environment": "staging"}\''
+        ),
     ),
 )
 async def create(
