@@ -1,0 +1,1 @@
+"""Approvals: people decide what policies leave to them."""

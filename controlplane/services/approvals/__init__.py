@@ -1,0 +1,1 @@
+"""Approvals: opened by policies, decided by people, used once."""
