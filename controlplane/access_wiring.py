@@ -41,6 +41,7 @@ from controlplane.services.access.ports import (
 )
 from controlplane.services.access.token_uses import TokenUses
 from controlplane.services.access.who_am_i import WhoAmI
+from controlplane.services.audit.refused import RefusedCalls
 from controlplane.services.hub import Hub
 from controlplane.services.namespaces.namespaces import Namespaces
 from controlplane.services.namespaces.quotas import QuotaKeeper
@@ -52,6 +53,7 @@ from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.settings import Settings
 from controlplane.tasks.lag_meter import LagMeter
 from controlplane.tasks.namespace_reconciler import NamespaceReconciler
+from controlplane.tasks.refusal_writer import RefusalWriter
 from fleetplane.v1 import (
     access_service_pb2_grpc,
     identity_service_pb2_grpc,
@@ -106,6 +108,7 @@ class AccessParts:
         self._sizes = ConfigBytes()
         self.quotas = QuotaKeeper(read_model, self._sizes)
         self.api_tokens = ApiTokens(visible, read_model, ids, clock, self._authoriser)
+        self._refused = RefusedCalls(ledger, read_model, clock)
         self._token_uses = TokenUses(ledger, read_model, clock)
         self._removal = NamespaceRemoval(visible, read_model, clock)
         self.identification = self._identification(verifier, reader, admins)
@@ -134,14 +137,25 @@ class AccessParts:
     def pipeline(self, drain: Drain) -> Pipeline:
         """Return what is around every handler."""
         concerns = standard_concerns(
-            drain, self.identification, limits=self.limits, admits=self.admission
+            drain,
+            self.identification,
+            limits=self.limits,
+            admits=self.admission,
+            refused=self._refused,
         )
         return Pipeline(concerns, gate=self.gate)
 
     def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
         """Return what runs as long as the replica does."""
         reconciler = NamespaceReconciler(self._removal, self._clock)
-        return (self.guard.run, self._lag.run, self._token_uses.run, reconciler.run)
+        writer = RefusalWriter(self._refused, self._clock)
+        return (
+            self.guard.run,
+            self._lag.run,
+            self._token_uses.run,
+            reconciler.run,
+            writer.run,
+        )
 
     def add_services(self, server: grpc.aio.Server) -> None:
         """Add the services about identity, rights and namespaces."""

@@ -26,6 +26,7 @@ from controlplane.api.server import (
     create_server,
 )
 from controlplane.credentials.admin_token import AdminTokenFile
+from controlplane.credentials.audit_keys import read_audit_keys
 from controlplane.credentials.files import CredentialFileError
 from controlplane.credentials.opening import Credentials, open_credentials
 from controlplane.domain.errors import StoreUnavailable
@@ -33,6 +34,7 @@ from controlplane.services.access.api_tokens import ApiTokens
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.store_clock import StoreClock
 from controlplane.settings import EMBEDDED, Settings
+from controlplane.storage.redis.audit_log import RedisAuditLog
 from controlplane.storage.redis.beat_log import RedisBeatLog
 from controlplane.storage.redis.change_feed import RedisChangeFeed
 from controlplane.storage.redis.connection import ServerFacts, StoreConnection
@@ -253,11 +255,13 @@ class App:
                 RedisChangeFeed(connection, replica_id=replica_id)
             ),
             beat_log=RedisBeatLog(connection, replica_id=replica_id),
+            audit_log=RedisAuditLog(connection),
             clock=self._clock,
             ids=ids,
             verifier=None if self._credentials is None else self._credentials.verifier,
             reader=None if self._credentials is None else self._credentials.reader,
             authority=None if self._credentials is None else self._credentials.authority,
+            audit_keys=read_audit_keys(self._settings.audit_key_file),
         )
         replica = build_replica(self._settings, ports, self._drain, secret, self._on_transition)
         self._loaded = replica.caught_up

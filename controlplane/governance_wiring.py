@@ -12,12 +12,22 @@ import grpc
 from controlplane.api.pagination import PageTokens
 from controlplane.api.stream_guard import StreamGuard
 from controlplane.api.streams import StreamKeeper
+from controlplane.api.v1.audit_service import AuditService, AuditUseCases
+from controlplane.domain.audit.chain import Keys
+from controlplane.services.audit.events import AuditEvents
+from controlplane.services.audit.exporting import AuditExport
+from controlplane.services.audit.keeping import AuditKeeper
+from controlplane.services.audit.ports import AuditLog
+from controlplane.services.audit.sealing import AuditSealer
+from controlplane.services.audit.verifying import AuditVerifier
 from controlplane.services.hub import Hub
 from controlplane.services.namespaces.quotas import QuotaKeeper
 from controlplane.services.ports import Clock, IdSource, Ledger
 from controlplane.services.read_model import ReadModel
 from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.settings import Settings
+from controlplane.tasks.audit_sealer import AuditSealing
+from fleetplane.v1 import audit_service_pb2_grpc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +36,8 @@ class Ground:
 
     settings: Settings
     ledger: Ledger
+    audit_log: AuditLog
+    audit_keys: Keys
     visible: VisibleLedger
     read_model: ReadModel
     hub: Hub
@@ -42,10 +54,33 @@ class GovernanceParts:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        self._audit_keeper = AuditKeeper(
+            ground.audit_log,
+            ground.visible,
+            ground.clock,
+            ground.audit_keys,
+            retention_days=ground.settings.audit_retention_days,
+        )
 
     def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
         """Return what runs as long as the replica does."""
-        return ()
+        return (self._audit_sealing().run,)
 
     def add_services(self, server: grpc.aio.Server) -> None:
         """Add the services about governance."""
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(self._audit_service(), server)
+
+    def _audit_sealing(self) -> AuditSealing:
+        ground = self._ground
+        sealer = AuditSealer(ground.audit_log, ground.clock, ground.audit_keys)
+        return AuditSealing(sealer, self._audit_keeper, ground.read_model, ground.clock)
+
+    def _audit_service(self) -> AuditService:
+        ground, keeper = self._ground, self._audit_keeper
+        audit = AuditUseCases(
+            events=AuditEvents(ground.audit_log, keeper, ground.hub),
+            keeper=keeper,
+            verifier=AuditVerifier(ground.audit_log, keeper, ground.audit_keys),
+            export=AuditExport(ground.audit_log, keeper),
+        )
+        return AuditService(audit, ground.page_tokens, ground.keeper)

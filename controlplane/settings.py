@@ -13,6 +13,7 @@ from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from controlplane.domain.liveness import BEATS_PER_GRANT
+from controlplane.governance_settings import GovernanceSettings
 from controlplane.security_settings import SecuritySettings
 
 EMBEDDED = "embedded"
@@ -41,7 +42,7 @@ class DefaultOnMissing(StrEnum):
     MATCH = "MATCH"
 
 
-class Settings(SecuritySettings):
+class Settings(SecuritySettings, GovernanceSettings):
     """Everything that can be chosen when the daemon starts. Frozen."""
 
     model_config = SettingsConfigDict(
@@ -146,6 +147,18 @@ class Settings(SecuritySettings):
         ge=1,
         le=2_592_000,
         description="How long a session without tasks stays with the version that it began with.",
+    )
+    audit_key_file: Path | None = Field(
+        None,
+        description="Keys that the audit is sealed with, one per line in hex or base64: the first "
+        "one seals, the others verify what was sealed with them. All replicas need the same.",
+    )
+    audit_retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days that entries of the audit are kept, and longer until they are exported; "
+        "0: for ever.",
     )
     max_stream_age_seconds: float = Field(
         1800.0,

@@ -6,7 +6,7 @@ in the order of their dependencies.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -23,6 +23,7 @@ from controlplane.api.v1.registry_service import RegistryService
 from controlplane.api.v1.rollout_service import RolloutService
 from controlplane.api.v1.routing_service import RoutingService
 from controlplane.api.v1.task_service import TaskService
+from controlplane.domain.audit.chain import NO_KEYS, Keys
 from controlplane.domain.liveness import LivenessSettings
 from controlplane.domain.policies import Effect, OnMissing
 from controlplane.domain.policy_settings import PolicyDefaults
@@ -32,6 +33,8 @@ from controlplane.services.access.ports import (
     CertificateReader,
     TokenVerifier,
 )
+from controlplane.services.audit.attribution import AttributedLedger
+from controlplane.services.audit.ports import AuditLog
 from controlplane.services.beats import BeatIntake
 from controlplane.services.configs import Configs
 from controlplane.services.convergence import Convergence
@@ -94,6 +97,7 @@ class Ports:
     ledger: Ledger
     feed: ChangeFeed
     beat_log: BeatLog
+    audit_log: AuditLog
     clock: LearningClock
     ids: IdSource
     verifier: TokenVerifier | None = None
@@ -102,6 +106,8 @@ class Ports:
     """Of client certificates; None: no port demands them."""
     authority: CertificateAuthority | None = None
     """Signs the certificates of agents; None: nobody does."""
+    audit_keys: Keys = NO_KEYS
+    """What the audit is sealed with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +144,7 @@ class _Builder:
         secret: bytes,
         on_transition: OnTransition,
     ) -> None:
+        ports = replace(ports, ledger=AttributedLedger(ports.ledger))
         self._settings = settings
         self._shutdown = shutdown
         self._tokens = PageTokens(secret)
@@ -171,6 +178,8 @@ class _Builder:
             Ground(
                 settings=settings,
                 ledger=ports.ledger,
+                audit_log=ports.audit_log,
+                audit_keys=ports.audit_keys,
                 visible=self._visible,
                 read_model=self._read_model,
                 hub=self._hub,

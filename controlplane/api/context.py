@@ -43,6 +43,7 @@ class Call:
         context: grpc's side of it.
         caller: Set by the concern `authentication`; nobody before that.
         gate: Who lets it pass; None where nobody is asked.
+        asked: Where it wants to be let in, `*` for everywhere; empty until the gate is asked.
         namespace: Where the gate has let it in, `*` for everywhere; empty before that.
         confined: Set by the gate: the caller may only speak about the agent that it is.
         admitted: Set by the gate once nothing is left to be checked, and true without a gate. A
@@ -55,6 +56,7 @@ class Call:
     __slots__ = (
         "_request_id",
         "admitted",
+        "asked",
         "caller",
         "confined",
         "context",
@@ -78,6 +80,7 @@ class Call:
         # Nobody, until it is known who calls: whoever refuses the call earlier must not name an
         # administrator, and whatever forgets to ask must not make one.
         self.caller: Caller = LOCAL_ADMIN if gate is None else ANONYMOUS
+        self.asked = ""
         self.namespace = ""
         self.confined = False
         self.admitted = gate is None
@@ -85,6 +88,16 @@ class Call:
         self.find_request_id: Callable[[Call], str] = _no_request_id
         self.expired = False
         self._request_id = ""
+
+    @property
+    def address(self) -> str:
+        """Where it comes from, such as `ipv4:127.0.0.1:40112`."""
+        return self.context.peer()
+
+    @property
+    def caller_kind(self) -> str:
+        """What its caller is, a `CallerKind`."""
+        return self.caller.kind
 
     @property
     def request_id(self) -> str:

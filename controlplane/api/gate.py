@@ -13,6 +13,7 @@ from controlplane.api.confinement import CONFINED, NOT_FOR_AGENTS, Ownership
 from controlplane.api.context import Call, current_call
 from controlplane.api.methods import Method, Scope
 from controlplane.domain.access.permissions import EVERYWHERE, Permission
+from controlplane.domain.access.records import SYSTEM_NAMESPACE
 from controlplane.domain.access.refusals import ForeignAgent, PermissionDenied
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.identity import AgentIdentity, Caller, namespace_of
@@ -90,6 +91,8 @@ class Gate:
                 return self._enter_named
             case Scope.ANY_NAMESPACE:
                 return self._enter_any
+            case Scope.NAMESPACE_OR_SYSTEM:
+                return self._enter_audited
             case Scope.EVERYWHERE:
                 return self._enter_everywhere
             case Scope.NONE:
@@ -103,6 +106,7 @@ class Gate:
                 nothing but its certificate, where that is not enough.
         """
         method = call.method
+        call.asked = namespace
         if method.own:
             confined = authorise_own(self._authorise, call.caller, method.permission, namespace)
         else:
@@ -170,6 +174,10 @@ class Gate:
     def _enter_any(self, call: Call, message: Any) -> None:
         named = message.namespace
         self.enter(call, EVERYWHERE if named == EVERYWHERE else namespace_of(named))
+
+    def _enter_audited(self, call: Call, message: Any) -> None:
+        named = message.namespace
+        self.enter(call, EVERYWHERE if named == SYSTEM_NAMESPACE else namespace_of(named))
 
     def _enter_everywhere(self, call: Call, _message: Any) -> None:
         self.enter(call, EVERYWHERE)

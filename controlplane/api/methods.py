@@ -37,6 +37,8 @@ class Scope(StrEnum):
     """In the namespace of the request's field `namespace`."""
     ANY_NAMESPACE = "any_namespace"
     """There, or everywhere if the field is `*`."""
+    NAMESPACE_OR_SYSTEM = "namespace_or_system"
+    """There, or everywhere if the field is `@system`."""
     EVERYWHERE = "everywhere"
     """Everywhere, whatever the request says."""
 
@@ -198,10 +200,11 @@ def _batch(name: str, permission: Permission, *, audited: bool, idempotent: bool
     )
 
 
-def _stream(name: str, permission: Permission) -> Method:
+def _stream(name: str, permission: Permission, scope: Scope = Scope.NAMESPACE) -> Method:
     return Method(
         name=name,
         permission=permission,
+        scope=scope,
         rate_class=RateClass.STREAM,
         max_deadline_seconds=None,
     )
@@ -228,6 +231,7 @@ _ROLLOUTS: Final = "/fleetplane.v1.RolloutService/"
 _IDENTITY: Final = "/fleetplane.v1.IdentityService/"
 _ACCESS: Final = "/fleetplane.v1.AccessService/"
 _NAMESPACES: Final = "/fleetplane.v1.NamespaceService/"
+_AUDIT: Final = "/fleetplane.v1.AuditService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _CHANNELZ: Final = "/grpc.channelz.v1.Channelz/"
 
@@ -324,6 +328,20 @@ _ROWS: Final = (
         _NAMESPACES + "DeleteNamespace", Permission.ADMINISTER, Scope.EVERYWHERE, idempotent=True
     ),
     _look(_NAMESPACES + "GetUsage", Permission.READ),
+    _look(_AUDIT + "ListEvents", Permission.AUDIT, Scope.NAMESPACE_OR_SYSTEM),
+    _stream(_AUDIT + "WatchEvents", Permission.AUDIT, Scope.NAMESPACE_OR_SYSTEM),
+    _look(_AUDIT + "GetAuditStatus", Permission.AUDIT, Scope.NAMESPACE_OR_SYSTEM),
+    _stream(_AUDIT + "VerifyAudit", Permission.AUDIT, Scope.NAMESPACE_OR_SYSTEM),
+    _stream(_AUDIT + "ExportAudit", Permission.AUDIT, Scope.NAMESPACE_OR_SYSTEM),
+    _rights(
+        _AUDIT + "ConfirmAuditExport",
+        Permission.ADMINISTER,
+        Scope.NAMESPACE_OR_SYSTEM,
+        idempotent=True,
+    ),
+    _rights(
+        _AUDIT + "TrimAudit", Permission.ADMINISTER, Scope.NAMESPACE_OR_SYSTEM, idempotent=True
+    ),
     _probe(_HEALTH + "Check", Permission.PUBLIC),
     _probe(_HEALTH + "List", Permission.PUBLIC),
     _probe(_HEALTH + "Watch", Permission.PUBLIC, streaming=True),

@@ -7,6 +7,8 @@ nothing but the request id.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -19,6 +21,7 @@ from google.rpc import (  # type: ignore[import-untyped]  # ships stubs but no p
 )
 
 from controlplane.domain.access.refusals import Forbidden, Overloaded, Unauthenticated
+from controlplane.domain.audit.refusals import OutOfRange
 from controlplane.domain.errors import (
     AlreadyExists,
     DomainError,
@@ -52,6 +55,7 @@ CODES: Final[Mapping[type[DomainError], int]] = MappingProxyType(
         AlreadyExists: code_pb2.ALREADY_EXISTS,
         RevisionConflict: code_pb2.ABORTED,
         FailedPrecondition: code_pb2.FAILED_PRECONDITION,
+        OutOfRange: code_pb2.OUT_OF_RANGE,
         Unauthenticated: code_pb2.UNAUTHENTICATED,
         Forbidden: code_pb2.PERMISSION_DENIED,
         LimitExceeded: code_pb2.RESOURCE_EXHAUSTED,
@@ -62,6 +66,58 @@ CODES: Final[Mapping[type[DomainError], int]] = MappingProxyType(
     }
 )
 """Code of each branch of the tree in `domain/errors.py`; a leaf has the code of its branch."""
+
+
+REMEMBERED: Final = 1024
+"""Ready answers, and ready times to wait, at once; about half a megabyte. The texts of a flood are
+few; whoever makes many of them costs himself the price of making them."""
+
+_Text = tuple[type[DomainError], str, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status as it goes onto the wire.
+
+    Attributes:
+        code: Its `google.rpc.Code`.
+        message: For people.
+        reason: `ErrorReason` without its prefix.
+        raw: The whole `google.rpc.Status`, serialised.
+    """
+
+    code: int
+    message: str
+    reason: str
+    raw: bytes
+
+
+class Answers:
+    """Makes answers. Refusals that come in floods are kept: an answer made anew costs 25 us."""
+
+    def __init__(self) -> None:
+        self._ready: dict[_Text, Answer] = {}
+
+    def to(self, error: BaseException, request_id: str) -> Answer:
+        """Return what the caller is told about `error`; see `status_of`."""
+        if not isinstance(error, _FLOODS):
+            return _answer(status_of(error, request_id))
+        text = (type(error), error.message, tuple(error.metadata.items()))
+        ready = self._ready.get(text)
+        if ready is None:
+            ready = _answer(_refusal(error, retry_info=False))
+            if len(self._ready) >= REMEMBERED:
+                self._ready.clear()
+            self._ready[text] = ready
+        if error.retry_after_seconds is None:
+            return ready
+        # Serialised messages that are joined are one message: a list goes on in the second part.
+        wait = _time_to_wait(round(error.retry_after_seconds * 1000))
+        return Answer(ready.code, ready.message, ready.reason, ready.raw + wait)
+
+
+_FLOODS: Final = (LimitExceeded, Overloaded, Unauthenticated)
+"""What callers who do not listen are told thousands of times per second."""
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -119,6 +175,19 @@ def reason_of(status: status_pb2.Status) -> str:
     return str(info.reason) if status.details[0].Unpack(info) else ""
 
 
+def _answer(status: status_pb2.Status) -> Answer:
+    return Answer(status.code, status.message, reason_of(status), status.SerializeToString())
+
+
+@lru_cache(maxsize=4 * REMEMBERED)
+def _time_to_wait(milliseconds: int) -> bytes:
+    """Return a serialised status that says nothing but how long to wait."""
+    status = status_pb2.Status()
+    _add(status, _retry_info(milliseconds))
+    raw: bytes = status.SerializeToString()
+    return raw
+
+
 def entry_error_of(error: BaseException, request_id: str = "") -> error_reason_pb2.EntryError:
     """Return the refusal of one entry of a batch: what the single call would have answered."""
     status = status_of(error, request_id)
@@ -135,15 +204,19 @@ def entry_error_of(error: BaseException, request_id: str = "") -> error_reason_p
     return entry
 
 
-def _refusal(error: DomainError) -> status_pb2.Status:
+def _refusal(error: DomainError, *, retry_info: bool = True) -> status_pb2.Status:
     details: list[Message] = [_error_info(error.reason, error.metadata)]
-    if error.retry_after_seconds is not None:
-        delay = Duration()
-        delay.FromMilliseconds(round(error.retry_after_seconds * 1000))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if retry_info and error.retry_after_seconds is not None:
+        details.append(_retry_info(round(error.retry_after_seconds * 1000)))
     if isinstance(error, InvalidArgument):
         details.append(_bad_request(error))
     return _status(code_of(error), error.message, *details)
+
+
+def _retry_info(milliseconds: int) -> error_details_pb2.RetryInfo:
+    delay = Duration()
+    delay.FromMilliseconds(milliseconds)
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 def _bad_request(error: InvalidArgument) -> error_details_pb2.BadRequest:
@@ -172,11 +245,15 @@ def _error_info(reason: str, metadata: Mapping[str, str]) -> error_details_pb2.E
 def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
     status = status_pb2.Status(code=code, message=_cut(message))
     for detail in details:
-        # What `Any.Pack` does, without its copies: refusals come in floods.
-        status.details.add(
-            type_url=_TYPES + detail.DESCRIPTOR.full_name, value=detail.SerializeToString()
-        )
+        _add(status, detail)
     return status
+
+
+def _add(status: status_pb2.Status, detail: Message) -> None:
+    """Do what `Any.Pack` does, without its copies."""
+    status.details.add(
+        type_url=_TYPES + detail.DESCRIPTOR.full_name, value=detail.SerializeToString()
+    )
 
 
 def _cut(text: str, limit: int = MESSAGE_BYTES) -> str:

@@ -14,6 +14,7 @@ from controlplane.api.server import ServerOptions, bind, create_server
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.store_clock import StoreClock
 from controlplane.settings import Settings
+from controlplane.storage.memory.audit_log import MemoryAuditLog
 from controlplane.storage.memory.beat_log import MemoryBeatLog
 from controlplane.storage.memory.change_feed import MemoryChangeFeed
 from controlplane.storage.memory.ledger import MemoryLedger
@@ -82,6 +83,7 @@ async def memory_replica(
             ledger=MemoryLedger(store),
             feed=feed,
             beat_log=MemoryBeatLog(store, "replica"),
+            audit_log=MemoryAuditLog(store),
             clock=clock,
             ids=TimeSortedIds(),
         )

@@ -4,7 +4,7 @@ The order, outermost first, and why:
 
 1. `in_flight` counts the call before anything can fail, so that a shutdown misses none.
 2. `request_id` comes next: everything that is logged or answered from here on carries it.
-3. `access_log` is outside of `status`, because it reports the final code.
+3. `access_log` and `refusals` are outside of `status`, because they report the final code.
 4. `status` maps every error of the concerns and the handler inside it; it alone aborts.
 5. `admission` refuses what can wait, before anything is spent on it.
 6. `authentication` precedes all that depends on who calls. It may refuse, and hears of every
@@ -16,7 +16,7 @@ The order, outermost first, and why:
 
 from controlplane.api.concerns.access_log import access_log
 from controlplane.api.concerns.admission import admission
-from controlplane.api.concerns.audit import audit
+from controlplane.api.concerns.audit import audit, refusals
 from controlplane.api.concerns.authentication import authentication
 from controlplane.api.concerns.deadline import deadline
 from controlplane.api.concerns.in_flight import in_flight
@@ -28,6 +28,7 @@ from controlplane.api.identification import Identification
 from controlplane.api.limits.admission import Admission
 from controlplane.api.limits.call_limits import CallLimits
 from controlplane.api.pipeline import Concern
+from controlplane.services.audit.refused import RefusedCalls
 
 __all__ = [
     "access_log",
@@ -37,6 +38,7 @@ __all__ = [
     "deadline",
     "in_flight",
     "rate_limit",
+    "refusals",
     "request_id",
     "standard_concerns",
     "status",
@@ -49,6 +51,7 @@ def standard_concerns(
     *,
     limits: CallLimits | None = None,
     admits: Admission | None = None,
+    refused: RefusedCalls | None = None,
 ) -> tuple[Concern, ...]:
     """Return the concerns of the daemon, outermost first.
 
@@ -58,6 +61,7 @@ def standard_concerns(
             administrator.
         limits: What callers may ask; None: anything.
         admits: What is refused under load; None: nothing.
+        refused: Notes changes that were refused; None: nobody does.
     """
     authenticates = identification is not None and identification.authenticates
     if identification is not None and identification.authenticates:
@@ -68,10 +72,11 @@ def standard_concerns(
         in_flight(drain),
         request_id(),
         access_log(),
+        *(() if refused is None else (refusals(refused),)),
         status(drain),
         *(() if admits is None else (admission(admits),)),
         who,
-        *(() if limits is None else (rate_limit(limits, authenticates=authenticates),)),
+        *(() if limits is None else rate_limit(limits, authenticates=authenticates)),
         deadline(),
         audit(),
     )

@@ -35,6 +35,7 @@ _GENESIS_TAG: Final = b"fleetplane audit head 1"
 _KEY_TAG: Final = b"fleetplane audit key 1"
 _LENGTH_BYTES: Final = 4
 _NUMBER_BYTES: Final = 8
+_LARGEST: Final = 2 ** (8 * _NUMBER_BYTES) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,10 @@ class Keys:
         return self._known[key_id] if key_id else None
 
 
+NO_KEYS: Final = Keys()
+"""Of an installation whose audit is sealed without a key."""
+
+
 def leaf_of(entry: StoredEntry) -> bytes:
     """Return the digest that stands for an entry."""
     return hashlib.sha256(
@@ -187,5 +192,5 @@ def _sized(part: bytes) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    # A clock before 1970 is nobody's; what cannot be written so was never written by us.
-    return max(value, 0).to_bytes(_NUMBER_BYTES, "big")
+    # What does not fit was never written by us, and its leaf is another one in any case.
+    return min(max(value, 0), _LARGEST).to_bytes(_NUMBER_BYTES, "big")

@@ -11,7 +11,6 @@ from typing import Final
 
 from controlplane.domain.access.records import SYSTEM_NAMESPACE
 from controlplane.domain.errors import NotReady, StoreUnavailable
-from controlplane.domain.identity import DEFAULT_NAMESPACE
 from controlplane.domain.namespaces import NamespaceState
 from controlplane.services.ports import AuditEntry, Clock, Ledger, Transaction
 from controlplane.services.read_model import ReadModel

@@ -12,6 +12,8 @@ from controlplane.storage.redis.scripts import load_script
 TRIMMED_AT_ONCE: Final = 10_000
 """Entries that one command removes: some milliseconds of the store."""
 
+_DIGITS: Final = 20  # of 2^64; whoever damages an entry may have written more
+
 # A server refuses larger ones as malformed; no sequence gets near, but callers may name any.
 _LAST_STREAM_ID: Final = 2**64 - 1
 
@@ -132,4 +134,5 @@ def _sequence(entry_id: bytes) -> int:
 
 
 def _number(text: bytes | None) -> int:
-    return int(text) if text is not None and text.isdigit() else 0
+    is_number = text is not None and text.isdigit() and len(text) <= _DIGITS
+    return int(text) if text is not None and is_number else 0
