@@ -953,6 +953,7 @@ class MoveLabelRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     OVERRIDE_REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant."""
     prompt: _builtins.str
@@ -969,6 +970,10 @@ class MoveLabelRequest(_message.Message):
     """Move it although its gate does not pass, and why. The audit shows it. At most 1,024 bytes."""
     request_id: _builtins.str
     """Makes a retry safe. At most 128 bytes."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, such as that of the evaluation, up to the deadline
+    of the call or 5 s.
+    """
     def __init__(
         self,
         *,
@@ -980,10 +985,11 @@ class MoveLabelRequest(_message.Message):
         reason: _builtins.str = ...,
         override_reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "label", b"label", "namespace", b"namespace", "override_reason", b"override_reason", "prompt", b"prompt", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "label", b"label", "min_revision", b"min_revision", "namespace", b"namespace", "override_reason", b"override_reason", "prompt", b"prompt", "reason", b"reason", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -1747,7 +1753,7 @@ class WatchPromptsResponse(_message.Message):
 
     @_builtins.property
     def position(self) -> _watch_pb2.WatchPosition:
-        """Everything up to here was sent."""
+        """Everything up to here was sent. Absent with `version`: the update behind it has one."""
 
     def __init__(
         self,
@@ -2082,6 +2088,7 @@ class ComparePromptVersionsRequest(_message.Message):
     BASELINE_EVALUATION_ID_FIELD_NUMBER: _builtins.int
     DATASET_SHA256_FIELD_NUMBER: _builtins.int
     GATE_LABEL_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant."""
     prompt: _builtins.str
@@ -2100,6 +2107,10 @@ class ComparePromptVersionsRequest(_message.Message):
     """On this data set; empty: that of the candidate's newest evaluation."""
     gate_label: _builtins.str
     """By the rules of the gate of this label; empty: by the defaults."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, such as that of the evaluation, up to the deadline
+    of the call or 5 s.
+    """
     def __init__(
         self,
         *,
@@ -2112,10 +2123,11 @@ class ComparePromptVersionsRequest(_message.Message):
         baseline_evaluation_id: _builtins.str = ...,
         dataset_sha256: _builtins.str = ...,
         gate_label: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_evaluation_id", b"baseline_evaluation_id", "baseline_label", b"baseline_label", "baseline_version", b"baseline_version", "candidate_evaluation_id", b"candidate_evaluation_id", "candidate_version", b"candidate_version", "dataset_sha256", b"dataset_sha256", "gate_label", b"gate_label", "namespace", b"namespace", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_evaluation_id", b"baseline_evaluation_id", "baseline_label", b"baseline_label", "baseline_version", b"baseline_version", "candidate_evaluation_id", b"candidate_evaluation_id", "candidate_version", b"candidate_version", "dataset_sha256", b"dataset_sha256", "gate_label", b"gate_label", "min_revision", b"min_revision", "namespace", b"namespace", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Prompts: written to the ledger, resolved and watched in memory, evaluated before labels move."""
