@@ -160,6 +160,28 @@ class Settings(SecuritySettings, GovernanceSettings):
         description="Days that entries of the audit are kept, and longer until they are exported; "
         "0: for ever.",
     )
+    max_prompts: int = Field(1000, ge=1, le=100_000, description="Prompts per namespace.")
+    max_prompt_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        le=1024**3,
+        description="Bytes of all versions of all prompts per namespace; every replica holds them.",
+    )
+    prompt_pin_seconds: float = Field(
+        86_400.0,
+        ge=1,
+        le=31_536_000,
+        description="A session keeps its version of a prompt until nobody asked for so long.",
+    )
+    max_prompt_pins: int = Field(
+        100_000,
+        ge=0,
+        le=10_000_000,
+        description="Sessions per namespace and prompt that keep their version; beyond, none more.",
+    )
+    prompt_evaluations_kept: int = Field(
+        100, ge=2, le=10_000, description="Newest evaluations kept per prompt."
+    )
     max_stream_age_seconds: float = Field(
         1800.0,
         ge=1,

@@ -57,6 +57,8 @@ COMPANIONS: dict[tuple[str, Any], dict[str, Any]] = {
 
 # What a setting about security needs beside it.
 SECURED: dict[str, dict[str, Any]] = {
+    "approval_webhook_url": {"approval_webhook_secret_file": "/etc/hook.secret"},
+    "approval_webhook_secret_file": {"approval_webhook_url": "https://hooks.example/approvals"},
     "tls_cert": {"tls_key": "/etc/tls/key.pem"},
     "tls_key": {"tls_cert": "/etc/tls/cert.pem"},
     "listen_mtls": {"secure": True},
@@ -207,6 +209,8 @@ def test_the_defaults_are_what_the_domain_documents():
         ("overload_lag_seconds", "1", 1.0),
         ("handshake_seconds", "1", 1.0),
         ("idle_connection_seconds", "1", 1.0),
+        ("approval_webhook_url", "https://hooks.example", "https://hooks.example"),
+        ("approval_webhook_secret_file", "/etc/hook", Path("/etc/hook")),
     ],
 )
 def test_every_setting_is_read_from_its_variable(monkeypatch, name, text, value):

@@ -1,0 +1,1 @@
+"""What the daemon calls: clients of other people's servers."""

@@ -1,0 +1,160 @@
+"""Tells a webhook about approvals: who has to decide, and what became of it."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from controlplane.domain.approvals import outbox
+from controlplane.domain.approvals.model import Approval
+from controlplane.domain.approvals.outbox import Delivery
+from controlplane.services.families import PLANE
+from controlplane.services.ports import (
+    ABSENT,
+    AuditEntry,
+    Clock,
+    Collection,
+    ConditionFailed,
+    Delete,
+    Expect,
+    Ledger,
+    Put,
+    Step,
+    Transaction,
+)
+from controlplane.services.read_model import NamespaceView, ReadModel
+
+AT_ONCE: Final = 20
+"""Messages of one namespace under way: a receiver that hangs must not be asked about everything."""
+
+_log = logging.getLogger("fleetplane.webhook")
+
+
+class WebhookRefused(Exception):
+    """The receiver did not acknowledge; says why in a few words."""
+
+
+class Webhook(Protocol):
+    """Somebody else's server."""
+
+    async def post(self, message_id: str, timestamp: int, body: bytes) -> None:
+        """Deliver a message; `timestamp` in seconds since 1970. Bounded in time.
+
+        Raises:
+            WebhookRefused: it was not acknowledged, or nobody knows whether it was.
+        """
+
+
+Render = Callable[[str, Approval], Mapping[str, Any]]
+"""An approval of a namespace as plain JSON, as the contract shows it."""
+
+
+class ApprovalNotices:
+    """Carried on by every replica; claims keep them from telling the same twice."""
+
+    def __init__(
+        self, ledger: Ledger, read_model: ReadModel, clock: Clock, webhook: Webhook, render: Render
+    ) -> None:
+        self._ledger = ledger
+        self._read_model = read_model
+        self._clock = clock
+        self._webhook = webhook
+        self._render = render
+
+    async def tick(self, namespace: str) -> int:
+        """Tell what is due, and forget approvals that are gone; return how many were told of.
+
+        Raises:
+            StoreUnavailable: the store did not answer; nothing is lost.
+        """
+        view = self._read_model.view(namespace)
+        await self._forget(view)
+        due = self._due(view)[:AT_ONCE]
+        told = await asyncio.gather(*(self._tell(view, *item) for item in due))
+        return sum(told)
+
+    def _due(self, view: NamespaceView) -> list[tuple[Approval, Delivery | None]]:
+        deliveries = view.governance.table(Collection.WEBHOOK_OUTBOX)
+        now_ms = self._clock.store_ms()
+        return [
+            (approval, delivery)
+            for approval_id, approval in view.governance.table(Collection.APPROVALS).items()
+            for delivery in (deliveries.get(approval_id),)
+            if outbox.is_due(
+                delivery, approval.state, ended_at_ms=approval.ended_at_ms, now_ms=now_ms
+            )
+        ]
+
+    async def _tell(self, view: NamespaceView, approval: Approval, known: Delivery | None) -> bool:
+        """Claim, post, and write down what came of it."""
+        claim = outbox.claimed(
+            known, approval.approval_id, approval.state, now_ms=self._clock.store_ms()
+        )
+        before = ABSENT if known is None else Expect(revision=known.revision)
+        revision = await self._keep(view.name, claim, before, "webhook.claimed")
+        if revision is None:
+            return False  # another replica tells it
+        try:
+            await self._webhook.post(*self._message(view.name, approval))
+        except WebhookRefused as refused:
+            after = outbox.failed(claim, str(refused), now_ms=self._clock.store_ms())
+            event = "webhook.failed"
+            _log.warning(
+                "a webhook was not delivered",
+                extra={
+                    "namespace": view.name,
+                    "approval_id": approval.approval_id,
+                    "attempt": after.attempts,
+                    "error": after.error,
+                },
+            )
+        else:
+            after = outbox.delivered(claim, now_ms=self._clock.store_ms())
+            event = "webhook.delivered"
+        await self._keep(view.name, after, Expect(revision=revision), event)
+        return not after.error
+
+    def _message(self, namespace: str, approval: Approval) -> tuple[str, int, bytes]:
+        timestamp = self._clock.store_ms() // 1000
+        body = {
+            "type": f"approval.{approval.state.lower()}",
+            "timestamp": timestamp,
+            "data": self._render(namespace, approval),
+        }
+        message_id = f"{namespace}.{approval.approval_id}.{approval.revision}"
+        return message_id, timestamp, json.dumps(body, ensure_ascii=False).encode()
+
+    async def _keep(
+        self, namespace: str, delivery: Delivery, before: Expect, event: str
+    ) -> int | None:
+        """Write the record; return its revision, None if somebody else was first."""
+        put = Put(Collection.WEBHOOK_OUTBOX, delivery.approval_id, delivery, before)
+        return await self._commit(namespace, (put,), delivery, event)
+
+    async def _forget(self, view: NamespaceView) -> None:
+        approvals = view.governance.table(Collection.APPROVALS)
+        table = view.governance.table(Collection.WEBHOOK_OUTBOX)
+        for approval_id, delivery in list(table.items()):
+            if approval_id not in approvals:
+                delete = Delete(
+                    Collection.WEBHOOK_OUTBOX, approval_id, Expect(revision=delivery.revision)
+                )
+                await self._commit(view.name, (delete,), delivery, "webhook.forgotten")
+
+    async def _commit(
+        self, namespace: str, steps: tuple[Step, ...], delivery: Delivery, event: str
+    ) -> int | None:
+        audit = AuditEntry(
+            actor=PLANE,
+            method="Webhook",
+            object=f"approvals/{delivery.approval_id}",
+            event=event,
+            reason=delivery.error,
+            details={"state": delivery.state},
+        )
+        transaction = Transaction(namespace=namespace, steps=steps, audit=audit)
+        try:
+            return (await self._ledger.commit(transaction)).revision
+        except ConditionFailed:
+            return None
