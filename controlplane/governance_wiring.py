@@ -13,6 +13,7 @@ from controlplane.api.pagination import PageTokens
 from controlplane.api.stream_guard import StreamGuard
 from controlplane.api.streams import StreamKeeper
 from controlplane.api.v1.audit_service import AuditService, AuditUseCases
+from controlplane.api.v1.prompt_service import PromptService
 from controlplane.domain.audit.chain import Keys
 from controlplane.services.audit.events import AuditEvents
 from controlplane.services.audit.exporting import AuditExport
@@ -23,11 +24,19 @@ from controlplane.services.audit.verifying import AuditVerifier
 from controlplane.services.hub import Hub
 from controlplane.services.namespaces.quotas import QuotaKeeper
 from controlplane.services.ports import Clock, IdSource, Ledger
+from controlplane.services.prompts.evaluations import Evaluations
+from controlplane.services.prompts.labels import PromptLabels
+from controlplane.services.prompts.pins import PromptPins
+from controlplane.services.prompts.ports import NoExperiments, PromptExperiments
+from controlplane.services.prompts.prompts import Prompts
+from controlplane.services.prompts.resolution import PromptResolution
+from controlplane.services.prompts.watch import PromptWatch
 from controlplane.services.read_model import ReadModel
 from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.settings import Settings
 from controlplane.tasks.audit_sealer import AuditSealing
-from fleetplane.v1 import audit_service_pb2_grpc
+from controlplane.tasks.prompt_pin_sweeper import PromptPinSweeper
+from fleetplane.v1 import audit_service_pb2_grpc, prompt_service_pb2_grpc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,13 @@ class GovernanceParts:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        self._prompt_experiments: PromptExperiments = NoExperiments()
+        self._prompt_pins = PromptPins(
+            ground.visible,
+            ground.clock,
+            life_ms=round(ground.settings.prompt_pin_seconds * 1000),
+            limit=ground.settings.max_prompt_pins,
+        )
         self._audit_keeper = AuditKeeper(
             ground.audit_log,
             ground.visible,
@@ -64,11 +80,35 @@ class GovernanceParts:
 
     def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
         """Return what runs as long as the replica does."""
-        return (self._audit_sealing().run,)
+        ground = self._ground
+        sweeper = PromptPinSweeper(self._prompt_pins, ground.read_model, ground.clock)
+        return (self._audit_sealing().run, sweeper.run)
 
     def add_services(self, server: grpc.aio.Server) -> None:
         """Add the services about governance."""
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(self._audit_service(), server)
+        prompt_service_pb2_grpc.add_PromptServiceServicer_to_server(self._prompt_service(), server)
+
+    def _prompt_service(self) -> PromptService:
+        ground, settings = self._ground, self._ground.settings
+        visible, read_model = ground.visible, ground.read_model
+        evaluations = Evaluations(
+            visible, read_model, ground.ids, kept=settings.prompt_evaluations_kept
+        )
+        return PromptService(
+            Prompts(
+                visible,
+                read_model,
+                max_prompts=settings.max_prompts,
+                max_bytes=settings.max_prompt_bytes,
+            ),
+            PromptLabels(visible, read_model, evaluations),
+            PromptResolution(read_model, self._prompt_pins, self._prompt_experiments),
+            evaluations,
+            lambda name: PromptWatch(read_model, ground.hub, self._prompt_experiments, name),
+            ground.page_tokens,
+            ground.keeper,
+        )
 
     def _audit_sealing(self) -> AuditSealing:
         ground = self._ground

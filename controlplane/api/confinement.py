@@ -229,6 +229,20 @@ def _beating(request: Any) -> Iterable[Claim]:
         yield Claim(Kind.INSTANCE, beat.instance_id, f"beats[{index}].instance_id")
 
 
+def _own_watch(request: Any) -> Iterable[Claim]:
+    yield Claim(Kind.NAME, request.agent_name, "agent_name")
+    if not request.agent_name:
+        yield Claim(Kind.NOBODYS, "", "agent_name")
+    if request.labels:
+        yield Claim(Kind.NOBODYS, "", "labels")  # only what it gets itself
+
+
+def _own_use(request: Any) -> Iterable[Claim]:
+    yield Claim(Kind.AGENT, request.agent_id, "agent_id")
+    if not request.agent_id:
+        yield Claim(Kind.NOBODYS, "", "agent_id")
+
+
 _REGISTRY: Final = "/fleetplane.v1.RegistryService/"
 _CONFIG: Final = "/fleetplane.v1.ConfigService/"
 _POLICY: Final = "/fleetplane.v1.PolicyService/"
@@ -237,6 +251,7 @@ _TASKS: Final = "/fleetplane.v1.TaskService/"
 _ROUTING: Final = "/fleetplane.v1.RoutingService/"
 _ROLLOUTS: Final = "/fleetplane.v1.RolloutService/"
 _NAMESPACES: Final = "/fleetplane.v1.NamespaceService/"
+_PROMPTS: Final = "/fleetplane.v1.PromptService/"
 
 CONFINED: Final[Mapping[str, Claims]] = MappingProxyType(
     {
@@ -258,6 +273,9 @@ CONFINED: Final[Mapping[str, Claims]] = MappingProxyType(
         _TASKS + "CompleteTask": _holder,
         _TASKS + "FailTask": _holder,
         _TASKS + "GetTask": _task,
+        _PROMPTS + "ResolvePrompt": _own_use,
+        _PROMPTS + "WatchPrompts": _own_watch,
+        _PROMPTS + "MarkPromptUsed": _own_use,
     }
 )
 """RPC -> what its requests claim. For streams of requests: what each message claims."""
@@ -265,6 +283,7 @@ CONFINED: Final[Mapping[str, Claims]] = MappingProxyType(
 _OTHERS: Final = "it shows other agents"
 _WORK: Final = "it shows the work of others"
 _OF_ALL: Final = "it shows what is set for the whole namespace"
+_PROMPTS_OF_ALL: Final = "it shows prompts that the agent does not get"
 
 NOT_FOR_AGENTS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -285,6 +304,14 @@ NOT_FOR_AGENTS: Final[Mapping[str, str]] = MappingProxyType(
         _ROLLOUTS + "GetRollout": _OF_ALL,
         _ROLLOUTS + "ListRollouts": _OF_ALL,
         _ROLLOUTS + "WatchRollout": _OF_ALL,
+        _PROMPTS + "GetPromptVersion": _PROMPTS_OF_ALL,
+        _PROMPTS + "ListPrompts": _PROMPTS_OF_ALL,
+        _PROMPTS + "ListPromptVersions": _PROMPTS_OF_ALL,
+        _PROMPTS + "DiffPromptVersions": _PROMPTS_OF_ALL,
+        _PROMPTS + "GetLabelHistory": _PROMPTS_OF_ALL,
+        _PROMPTS + "RenderPrompt": _PROMPTS_OF_ALL,
+        _PROMPTS + "ListEvaluations": _PROMPTS_OF_ALL,
+        _PROMPTS + "ComparePromptVersions": _PROMPTS_OF_ALL,
         _NAMESPACES + "GetNamespace": _OF_ALL,
         _NAMESPACES + "GetUsage": _OF_ALL,
     }

@@ -232,6 +232,7 @@ _IDENTITY: Final = "/fleetplane.v1.IdentityService/"
 _ACCESS: Final = "/fleetplane.v1.AccessService/"
 _NAMESPACES: Final = "/fleetplane.v1.NamespaceService/"
 _AUDIT: Final = "/fleetplane.v1.AuditService/"
+_PROMPTS: Final = "/fleetplane.v1.PromptService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _CHANNELZ: Final = "/grpc.channelz.v1.Channelz/"
 
@@ -342,6 +343,26 @@ _ROWS: Final = (
     _rights(
         _AUDIT + "TrimAudit", Permission.ADMINISTER, Scope.NAMESPACE_OR_SYSTEM, idempotent=True
     ),
+    _write(_PROMPTS + "CreatePromptVersion", Permission.OPERATE),
+    _read(_PROMPTS + "GetPromptVersion"),
+    _read(_PROMPTS + "ListPrompts"),
+    _read(_PROMPTS + "ListPromptVersions"),
+    _read(_PROMPTS + "DiffPromptVersions"),
+    _write(_PROMPTS + "MoveLabel", Permission.OPERATE),
+    _write(_PROMPTS + "RemoveLabel", Permission.OPERATE),
+    _read(_PROMPTS + "GetLabelHistory"),
+    _write(_PROMPTS + "RestorePromptVersion", Permission.OPERATE),
+    _write(_PROMPTS + "SetAgentLabel", Permission.OPERATE),
+    _write(_PROMPTS + "UnsetAgentLabel", Permission.OPERATE, idempotent=True),
+    # It writes what a session begins with, once, and reads from memory from then on.
+    _read(_PROMPTS + "ResolvePrompt", hot=True),
+    _read(_PROMPTS + "RenderPrompt", hot=True),
+    _stream(_PROMPTS + "WatchPrompts", Permission.READ),
+    _write(_PROMPTS + "RecordEvaluation", Permission.OPERATE, seconds=BATCH_SECONDS),
+    _read(_PROMPTS + "ListEvaluations"),
+    _batch(_PROMPTS + "ComparePromptVersions", Permission.READ, audited=False),
+    _write(_PROMPTS + "SetLabelGate", Permission.OPERATE),
+    _work(_PROMPTS + "MarkPromptUsed", Permission.REPORT),
     _probe(_HEALTH + "Check", Permission.PUBLIC),
     _probe(_HEALTH + "List", Permission.PUBLIC),
     _probe(_HEALTH + "Watch", Permission.PUBLIC, streaming=True),

@@ -10,8 +10,10 @@ from typing import Final
 from controlplane.domain.access.records import uses_counter
 from controlplane.domain.configs.extra_schema import EXTRA_SCHEMA_KEY
 from controlplane.domain.drains import acknowledgement_key
+from controlplane.domain.prompts.model import labels_history
 from controlplane.services.access.view import AccessView
 from controlplane.services.configs import history_name
+from controlplane.services.governance_view import GovernanceView
 from controlplane.services.ports import (
     Append,
     ClearDeadline,
@@ -50,6 +52,23 @@ def ended_steps(view: NamespaceView) -> Iterator[Step]:
         unchanged = Expect(revision=schema.revision)
         yield Delete(Collection.CONFIG_SCHEMAS, EXTRA_SCHEMA_KEY, unchanged)
     yield from _work_steps(view.work)
+    yield from _prompt_steps(view.governance)
+
+
+def _prompt_steps(governance: GovernanceView) -> Iterator[Step]:
+    """Yield what removes prompts with all that was ever said about them.
+
+    Prompts do not keep a namespace from being removed: they are immutable, so nobody could take
+    them away before.
+    """
+    for name in governance.table(Collection.PROMPTS):
+        yield Delete(Collection.PROMPTS, name)
+        yield Append(labels_history(name), "removed", keep=0)
+    yield from _deletes(Collection.PROMPT_VERSIONS, governance.table(Collection.PROMPT_VERSIONS))
+    yield from _deletes(Collection.PROMPT_PINS, governance.table(Collection.PROMPT_PINS))
+    for evaluation_id in governance.table(Collection.EVALUATIONS):
+        yield Delete(Collection.EVALUATIONS, evaluation_id)
+        yield Delete(Collection.EVALUATION_SCORES, evaluation_id)
 
 
 def rights_steps(access: AccessView, namespace: str) -> Iterator[Step]:

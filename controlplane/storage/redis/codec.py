@@ -17,13 +17,19 @@ import msgspec
 from controlplane.domain.access.records import ApiToken, Ban, JoinToken, RoleBinding, TokenUse
 from controlplane.domain.agents import Agent, Instance
 from controlplane.domain.approvals.model import Approval, StandingGrant
+from controlplane.domain.approvals.outbox import Delivery
 from controlplane.domain.audit.keeping import AuditKeeping
 from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.layers import ConfigLayer
 from controlplane.domain.drains import Drain, EmergencyStop, StopAcknowledgement
 from controlplane.domain.experiments.model import Experiment, Exposure
 from controlplane.domain.namespaces import Namespace
+from controlplane.domain.policy_sets.candidates import PolicyCandidate, PolicyStage
+from controlplane.domain.policy_sets.history import PolicyChange, PolicyHead
+from controlplane.domain.policy_sets.tests import PolicyTests
 from controlplane.domain.policy_settings import PolicySettings
+from controlplane.domain.prompts.evaluations import Evaluation
+from controlplane.domain.prompts.model import LabelMove, Prompt, PromptPin, PromptVersion
 from controlplane.domain.rollouts.model import Rollout
 from controlplane.domain.routes import Route, SessionPin
 from controlplane.domain.tasks import Task, TaskStream
@@ -54,9 +60,20 @@ _SCHEMAS: Final[tuple[tuple[Any, int, int], ...]] = (
     (TokenUse, 18, 1),
     (JoinToken, 19, 1),
     (Ban, 20, 1),
+    (Prompt, 32, 1),
+    (PromptVersion, 33, 1),
+    (PromptPin, 34, 1),
+    (LabelMove, 35, 1),
+    (Evaluation, 36, 1),
     (Approval, 25, 1),
     (StandingGrant, 26, 1),
+    (Delivery, 27, 1),
     (PolicySettings, 21, 1),
+    (PolicyCandidate, 22, 1),
+    (PolicyStage, 23, 1),
+    (PolicyHead, 24, 1),
+    (PolicyChange, 51, 1),
+    (PolicyTests, 52, 1),
     (AuditKeeping, 42, 1),
     (Experiment, 37, 1),
     (Exposure, 38, 1),
