@@ -63,7 +63,8 @@ def test_every_module_can_be_imported_on_its_own(package: object) -> None:
 def test_the_sdk_needs_neither_the_daemon_nor_its_dependencies() -> None:
     code = (
         "import sys, fleetplane; "
-        "print(sorted(m for m in ('controlplane', 'redis', 'pydantic', 'grpc_status', 'google.rpc')"
+        "print(sorted(m for m in ('controlplane', 'redis', 'pydantic', 'grpc_status', 'google.rpc',"
+        " 'fleetplane_policy', 're2')"
         " if m in sys.modules))"
     )
     outcome = subprocess.run(

@@ -54,12 +54,14 @@ from fleetplane._exceptions import (
     PolicyDenied,
     Reason,
     RevisionConflict,
+    StalePolicies,
     TaskCancelled,
     TaskFailed,
     Unauthenticated,
     Unavailable,
     Unimplemented,
 )
+from fleetplane._fail_modes import FailMode, LocalDecisions
 from fleetplane._following import RolloutWatch, TaskWatch
 from fleetplane._namespaces import QuotaFields
 from fleetplane._permits import Permit
@@ -71,7 +73,6 @@ from fleetplane._requirements import (
     Escalation,
     Obligation,
 )
-from fleetplane._rights import FailMode
 from fleetplane._rollout_plan import RolloutAnalysis, RolloutPlan, RolloutStep
 from fleetplane._session import FleetSession
 from fleetplane._spec import AgentSpec, FilterFields, InstanceSpec, Registration, SpecFields
@@ -141,6 +142,7 @@ __all__ = [
     "InvalidArgument",
     "LeaseFenced",
     "LimitExceeded",
+    "LocalDecisions",
     "NamespaceState",
     "NotFound",
     "Obligation",
@@ -167,6 +169,7 @@ __all__ = [
     "RouteRule",
     "Scope",
     "SpecFields",
+    "StalePolicies",
     "StopOutcome",
     "Task",
     "TaskCancelled",

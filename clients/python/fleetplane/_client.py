@@ -16,6 +16,7 @@ from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._environment import read_environment
 from fleetplane._identity import IdentityCalls
 from fleetplane._lifecycle import LifecycleCalls
+from fleetplane._local_calls import LocalPolicyCalls
 from fleetplane._namespaces import NamespaceCalls
 from fleetplane._policies import PolicyCalls
 from fleetplane._registry import RegistryCalls
@@ -35,6 +36,7 @@ class FleetClient(
     RegistryCalls,
     ConfigCalls,
     PolicyCalls,
+    LocalPolicyCalls,
     LifecycleCalls,
     TaskCalls,
     RouteCalls,

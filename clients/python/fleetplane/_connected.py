@@ -10,6 +10,7 @@ from fleetplane.v1 import (
     access_service_pb2_grpc,
     approval_service_pb2_grpc,
     config_service_pb2_grpc,
+    decision_service_pb2_grpc,
     identity_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
     namespace_service_pb2_grpc,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # the asynchronous stubs exist in the type stubs only
     from fleetplane.v1.access_service_pb2_grpc import AccessServiceAsyncStub
     from fleetplane.v1.approval_service_pb2_grpc import ApprovalServiceAsyncStub
     from fleetplane.v1.config_service_pb2_grpc import ConfigServiceAsyncStub
+    from fleetplane.v1.decision_service_pb2_grpc import DecisionServiceAsyncStub
     from fleetplane.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from fleetplane.v1.lifecycle_service_pb2_grpc import LifecycleServiceAsyncStub
     from fleetplane.v1.namespace_service_pb2_grpc import NamespaceServiceAsyncStub
@@ -65,6 +67,7 @@ class Connection:
         "call",
         "channel",
         "configs",
+        "decisions",
         "identity",
         "lifecycle",
         "namespaces",
@@ -97,6 +100,9 @@ class Connection:
             self.channel
         )
         self.policies: PolicyServiceAsyncStub = policy_service_pb2_grpc.PolicyServiceStub(
+            self.channel
+        )
+        self.decisions: DecisionServiceAsyncStub = decision_service_pb2_grpc.DecisionServiceStub(
             self.channel
         )
         self.lifecycle: LifecycleServiceAsyncStub = lifecycle_service_pb2_grpc.LifecycleServiceStub(

@@ -12,6 +12,7 @@
     │   └── LeaseFenced       LEASE_FENCED: the task is somebody else's by now; stop working on it
     ├── LimitExceeded         LIMIT_EXCEEDED, QUOTA_EXCEEDED: a bound; RATE_LIMITED: was retried
     ├── Unavailable           STORE_UNAVAILABLE, NOT_READY, DRAINING, OVERLOADED, or nobody answered
+    │   └── StalePolicies     `LocalPolicies.decide`: the copy in this process is too old
     ├── DeadlineExceeded      DEADLINE_EXCEEDED: a write may or may not have happened
     ├── Unauthenticated       CREDENTIAL_MISSING, _INVALID, _EXPIRED, _REVOKED
     ├── PermissionDenied      PERMISSION_DENIED, AGENT_BANNED, FOREIGN_AGENT
@@ -229,6 +230,10 @@ class PolicyDenied(FleetError):
     def __init__(self, decision: policy_service_pb2.PolicyDecision) -> None:
         super().__init__(_verdict("denied", decision))
         self.decision: Final = decision
+
+
+class StalePolicies(Unavailable):
+    """The copy of the policies in this process is older than it may be, or not there yet."""
 
 
 class ApprovalRequired(FleetError):

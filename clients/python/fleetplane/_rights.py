@@ -1,6 +1,5 @@
 """What the policies let an agent do."""
 
-import enum
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,19 +12,9 @@ from fleetplane._exceptions import (
     PolicyDenied,
     Unavailable,
 )
+from fleetplane._fail_modes import FailMode
 from fleetplane._values import JsonValue
 from fleetplane.v1 import policy_service_pb2
-
-
-class FailMode(enum.StrEnum):
-    """What a question to the policies is answered with while nobody can answer it."""
-
-    RAISE = "raise"
-    """Raise `Unavailable` or `DeadlineExceeded`: the caller decides."""
-    ALLOW = "allow"
-    """Permit the action (fail open)."""
-    DENY = "deny"
-    """Refuse the action (fail closed)."""
 
 
 class Rights:

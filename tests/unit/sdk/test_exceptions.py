@@ -219,6 +219,15 @@ def test_the_private_messages_live_beside_the_public_ones(imports: str) -> None:
     subprocess.run([sys.executable, "-c", imports], check=True, timeout=30)
 
 
+OPTIONAL = {
+    ("_keys.py", "cryptography"),  # the extra `identity`
+    ("_claims.py", "fleetplane_policy"),  # the extra `policies`
+    ("_local_policies.py", "fleetplane_policy"),
+    ("_policy_copy.py", "fleetplane_policy"),
+    ("_policy_messages.py", "fleetplane_policy"),
+}
+
+
 def test_the_sdk_imports_grpcio_and_protobuf_only() -> None:
     allowed = {*sys.stdlib_module_names, "fleetplane", "grpc", "google.protobuf"}
     for path in Path(fleetplane.__file__).parent.glob("*.py"):
@@ -232,7 +241,7 @@ def test_the_sdk_imports_grpcio_and_protobuf_only() -> None:
             for name in names:
                 top = name.partition(".")[0]
                 known = top in allowed or name.startswith("google.protobuf")
-                optional = path.name == "_keys.py" and top == "cryptography"  # the extra `identity`
+                optional = (path.name, top) in OPTIONAL
                 assert known or optional or path.name == "testing.py", f"{path.name} imports {name}"
 
 
