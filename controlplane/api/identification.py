@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from controlplane.api.context import Call
+from controlplane.api.handlers import metadata_of
 from controlplane.api.limits.networks import network_of
 from controlplane.domain.access.permissions import Permission
 from controlplane.domain.access.refusals import (
@@ -156,7 +157,7 @@ def _bearer(context: "grpc.aio.ServicerContext[Any, Any]") -> str | None:
         CredentialInvalid: more than one header, or one that is not `Bearer <token>`.
     """
     shown: str | bytes | None = None
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata_of(context):
         if key == METADATA_KEY:
             if shown is not None:
                 raise CredentialInvalid(_HEADER, "there is more than one")

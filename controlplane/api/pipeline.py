@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from controlplane.api.context import Call, enter_call
 from controlplane.api.gate import Gate, confine, require_admitted
+from controlplane.api.handlers import AllHandlers
 from controlplane.api.methods import METHODS, Method
 from controlplane.domain.access.permissions import Permission
 from controlplane.domain.errors import InvalidArgument
@@ -238,10 +239,7 @@ class Registrar:
         """
         if unwrapped := self._announced - self._services.keys():
             raise RegistrationError(f"cannot wrap the handlers of {', '.join(sorted(unwrapped))}")
-        for service, handlers in sorted(self._services.items()):
-            self._target.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(service, handlers),)
-            )
+        self._target.add_generic_rpc_handlers((AllHandlers(self._services),))
 
 
 class _Chain:

@@ -69,8 +69,11 @@ CODES: Final[Mapping[type[DomainError], int]] = MappingProxyType(
 
 
 REMEMBERED: Final = 1024
-"""Ready answers, and ready times to wait, at once; about half a megabyte. The texts of a flood are
-few; whoever makes many of them costs himself the price of making them."""
+"""Ready answers at once, about half a megabyte. The texts of a flood are few; whoever makes many of
+them pays for making them."""
+
+MAX_WAITS: Final = 256
+"""Ready times to wait; a limit that refuses makes a few, or those of long waits are made anew."""
 
 _Text = tuple[type[DomainError], str, tuple[tuple[str, str], ...]]
 
@@ -179,7 +182,7 @@ def _answer(status: status_pb2.Status) -> Answer:
     return Answer(status.code, status.message, reason_of(status), status.SerializeToString())
 
 
-@lru_cache(maxsize=4 * REMEMBERED)
+@lru_cache(maxsize=MAX_WAITS)
 def _time_to_wait(milliseconds: int) -> bytes:
     """Return a serialised status that says nothing but how long to wait."""
     status = status_pb2.Status()

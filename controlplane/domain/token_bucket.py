@@ -45,7 +45,10 @@ class TokenBucket:
         Returns:
             0.0 if they were taken; else the seconds until they can be, if nobody else takes any.
         """
-        full_at = max(self._full_at, now)
+        full_at = self._full_at
+        if full_at <= now:
+            self._full_at = now + amount / rate
+            return 0.0
         paid_at = full_at + amount / rate
         wait = min(paid_at - BURST_SECONDS, full_at) - now
         if wait > TOLERANCE_SECONDS:

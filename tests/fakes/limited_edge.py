@@ -146,7 +146,7 @@ async def limited_edge(
         status(drain),
         admission(decide),
         authentication(identify),
-        rate_limit(limits, authenticates=True),
+        *rate_limit(limits, authenticates=True),
     )
     server = grpc.aio.server()
     registrar = Pipeline(concerns).registrar(server)

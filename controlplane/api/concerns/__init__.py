@@ -27,6 +27,7 @@ from controlplane.api.drain import Drain
 from controlplane.api.identification import Identification
 from controlplane.api.limits.admission import Admission
 from controlplane.api.limits.call_limits import CallLimits
+from controlplane.api.limits.tarpit import Tarpit
 from controlplane.api.pipeline import Concern
 from controlplane.services.audit.refused import RefusedCalls
 
@@ -73,7 +74,7 @@ def standard_concerns(
         request_id(),
         access_log(),
         *(() if refused is None else (refusals(refused),)),
-        status(drain),
+        status(drain, None if limits is None else Tarpit()),
         *(() if admits is None else (admission(admits),)),
         who,
         *(() if limits is None else rate_limit(limits, authenticates=authenticates)),

@@ -36,19 +36,16 @@ def access_log() -> Concern:
     log: Any = structlog.get_logger(LOGGER_ACCESS)
 
     def after(call: Call, outcome: Outcome) -> None:
-        level = logging.DEBUG if _is_quiet(call, outcome) else logging.INFO
+        quiet = call.method.hot or _is_counted(outcome)
+        level = logging.DEBUG if quiet else logging.INFO
         if gate.isEnabledFor(level):
             log.log(level, "call finished", **_fields(call, outcome))
 
     return Concern(name="access_log", after=after)
 
 
-def _is_quiet(call: Call, outcome: Outcome) -> bool:
-    return (
-        call.method.hot
-        or outcome.code is grpc.StatusCode.UNAUTHENTICATED
-        or outcome.reason in _COUNTED
-    )
+def _is_counted(outcome: Outcome) -> bool:
+    return outcome.code is grpc.StatusCode.UNAUTHENTICATED or outcome.reason in _COUNTED
 
 
 def _fields(call: Call, outcome: Outcome) -> dict[str, object]:

@@ -6,10 +6,10 @@ from controlplane.api.methods import Method, RateClass
 from controlplane.api.pipeline import Concern, Outcome
 
 
-def rate_limit(limits: CallLimits, *, authenticates: bool) -> Concern:
-    """Return the concern that charges callers and counts open streams.
+def rate_limit(limits: CallLimits, *, authenticates: bool) -> tuple[Concern, Concern]:
+    """Return the concerns that charge callers and count open streams; a method has one of them.
 
-    It belongs directly inside `authentication`. The namespace is charged later, by the gate
+    They belong directly inside `authentication`. The namespace is charged later, by the gate
     (`CallLimits.entered`), because only the request says which one it is.
 
     Args:
@@ -20,9 +20,15 @@ def rate_limit(limits: CallLimits, *, authenticates: bool) -> Concern:
     def after(call: Call, _outcome: Outcome) -> None:
         limits.left(call)
 
-    def wanted(method: Method) -> bool:
-        if method.rate_class is RateClass.FREE:
-            return is_free_stream(method)
-        return authenticates or method.rate_class is RateClass.STREAM
+    def is_charged(method: Method) -> bool:
+        passes = method.rate_class is RateClass.FREE
+        return authenticates and not passes and not _is_stream(method)
 
-    return Concern(name="rate_limit", before=limits.arrived, after=after, wanted=wanted)
+    return (
+        Concern(name="rate_limit", before=limits.charge, wanted=is_charged),
+        Concern(name="stream_limit", before=limits.arrived, after=after, wanted=_is_stream),
+    )
+
+
+def _is_stream(method: Method) -> bool:
+    return method.rate_class is RateClass.STREAM or is_free_stream(method)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from controlplane.api.context import Call
+from controlplane.api.handlers import metadata_of
 from controlplane.api.methods import Method
 from controlplane.api.pipeline import Concern
 
@@ -30,7 +31,7 @@ def request_id(make: Callable[[], str] | None = None) -> Concern:
     new_id = _numbered() if make is None else make
 
     def find(call: Call) -> str:
-        for key, value in call.context.invocation_metadata() or ():
+        for key, value in metadata_of(call.context):
             if key == METADATA_KEY and isinstance(value, str) and _ACCEPTED.fullmatch(value):
                 return value
         return new_id()

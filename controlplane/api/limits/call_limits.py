@@ -94,14 +94,27 @@ class CallLimits:
             RateLimited: per `identity` or `address`.
             Overloaded: this replica has as many open streams as it may.
         """
+        method = call.method
         try:
-            if is_free_stream(call.method):
+            if is_free_stream(method):
                 self._probes.open(call, network_of(call.context.peer()), per="address")
                 return
             payer = self._charge(call)
-            if call.method.rate_class is RateClass.STREAM:
+            if method.rate_class is RateClass.STREAM:
                 self._streams.open(call, payer)
         except (RateLimited, Overloaded):
+            self._count_refusal(method)
+            raise
+
+    def charge(self, call: Call) -> None:
+        """Do what `arrived` does, for a call that is no stream and holds nothing: no `left`.
+
+        Raises:
+            RateLimited: per `identity` or `address`.
+        """
+        try:
+            self._charge(call)
+        except RateLimited:
             self._count_refusal(call.method)
             raise
 
@@ -121,10 +134,11 @@ class CallLimits:
         record = self._read_model.access.namespaces.get(namespace)
         quotas = _NO_QUOTAS if record is None else record.quotas
         try:
-            self._charge_namespace(method, namespace, quotas)
-            quota = _QUOTA_OF_STREAM.get(method.permission)
-            if quota is not None and method.rate_class is RateClass.STREAM and not _waits(method):
-                self._streams.enter(call, quota, namespace, quotas.of(quota))
+            self._charge_namespace(method, namespace, quotas.calls_per_second)
+            if method.rate_class is RateClass.STREAM and not _waits(method):
+                quota = _QUOTA_OF_STREAM.get(method.permission)
+                if quota is not None:
+                    self._streams.enter(call, quota, namespace, quotas.of(quota))
         except RateLimited:
             self._count_refusal(method)
             raise
@@ -180,8 +194,8 @@ class CallLimits:
             raise self._too_fast(self._rate, per, wait)
         return payer
 
-    def _charge_namespace(self, method: Method, namespace: str, quotas: Quotas) -> None:
-        now, rate = self._clock.monotonic(), quotas.calls_per_second
+    def _charge_namespace(self, method: Method, namespace: str, rate: float) -> None:
+        now = self._clock.monotonic()
         if rate and method.name not in GOES_FIRST:
             wait = self._namespaces.spend(namespace, 1, rate, now)
             if wait:

@@ -141,7 +141,7 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
             min_revision=request.min_revision,
         )
         token = self._next_token(page.next_after_id, namespace, digest)
-        return list_agents_response(page, namespace, token, request.include_instances)
+        return await list_agents_response(page, namespace, token, request.include_instances)
 
     async def UpdateAgent(
         self, request: pb.UpdateAgentRequest, context: Context
@@ -178,7 +178,7 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
             session_id=request.session_id,
         )
         token = self._next_token(page.next_after_id, namespace, digest)
-        return discover_response(page, namespace, token), not page.dealt
+        return await discover_response(page, namespace, token), not page.dealt
 
     @raw_unary
     async def FindBestAgent(self, raw: bytes, call: Call) -> bytes:  # type: ignore[override]  # raw

@@ -100,7 +100,7 @@ class Authenticator:
         self._admins = admins
         self._on_token_use = on_token_use
         self._bearers: dict[bytes, _Known] = {}
-        """SHA-256 of the token -> what it is; the token itself is not kept."""
+        """Digest of the token (`_key_of`) -> what it is; the token itself is not kept."""
         self._certificates: dict[bytes, Caller] = {}
 
     def by_bearer(self, token: str) -> Caller:
@@ -112,13 +112,14 @@ class Authenticator:
             CredentialRevoked: it is an API token that was revoked.
             NotReady: nothing is loaded yet, so API tokens are not known.
         """
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._bearers.get(digest)
+        raw = token.encode("utf-8", "surrogatepass")
+        key = _key_of(raw)
+        known = self._bearers.get(key)
         if known is None or (known.version and known.version != self._read_model.access.version):
-            known = self._verify_bearer(token, digest, known)
+            known = self._verify_bearer(token, raw, key, known)
         caller = known.caller
         if caller.expires_at_ms and caller.expires_at_ms <= self._clock.store_ms():
-            self._bearers.pop(digest, None)
+            self._bearers.pop(key, None)
             raise CredentialExpired(_API_TOKEN if caller.token_id else _BEARER)
         if caller.token_id:
             self._on_token_use(caller.token_id)
@@ -140,14 +141,15 @@ class Authenticator:
             raise CredentialExpired(_CERTIFICATE)
         return caller
 
-    def _verify_bearer(self, token: str, digest: bytes, before: _Known | None) -> _Known:
+    def _verify_bearer(self, token: str, raw: bytes, key: bytes, before: _Known | None) -> _Known:
         # Whatever comes out of this, what was known before no longer holds.
-        self._bearers.pop(digest, None)
+        self._bearers.pop(key, None)
+        digest = hashlib.sha256(raw).hexdigest()
         if is_addressed_to(SecretKind.JOIN_TOKEN, token):
             raise CredentialInvalid(_BEARER, "a join token is good for Enroll only")
         if is_addressed_to(SecretKind.API_TOKEN, token):
             version = self._read_model.access.version
-            record = self._api_token(token, digest.hex())
+            record = self._api_token(token, digest)
             caller = self._caller_of(record)
             if before is not None and before.caller == caller:
                 caller = before.caller
@@ -155,8 +157,8 @@ class Authenticator:
         elif self._verifier is None:
             raise CredentialInvalid(_BEARER, "it is not an API token")
         else:
-            known = _Known(self._user(self._verifier.verify(token), digest.hex()), 0)
-        _remember(self._bearers, digest, known)
+            known = _Known(self._user(self._verifier.verify(token), digest), 0)
+        _remember(self._bearers, key, known)
         return known
 
     def _api_token(self, token: str, digest: str) -> ApiToken:
@@ -228,6 +230,15 @@ class Authenticator:
         if shown.is_own:
             return own_agent(shown.spiffe_id, self._trust_domain)
         return None if self._rule is None else self._rule.agent_of(shown.spiffe_id)
+
+
+def _key_of(token: bytes) -> bytes:
+    """Return what a bearer token is remembered by.
+
+    As safe as the SHA-256 that its record holds, and a part of its price when caches are cold:
+    OpenSSL looks its algorithm up each time.
+    """
+    return hashlib.blake2b(token, digest_size=32).digest()
 
 
 def _can_be_bound(subject: str) -> bool:

@@ -114,9 +114,9 @@ class Authoriser:
             NamespaceTerminating: the namespace is being removed, and the call would fill it.
         """
         outcome = self._judge(caller, permission, namespace)
-        if isinstance(outcome, DomainError):
-            raise outcome
-        return outcome
+        if outcome is True or outcome is False:
+            return outcome
+        raise outcome
 
     def objection(
         self, caller: Caller, permission: Permission, namespace: str

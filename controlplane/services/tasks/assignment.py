@@ -114,8 +114,7 @@ class TaskAssigner:
         `made` are tasks that this replica has just taken in: it has the first turn at them.
         """
         if made:
-            known = self._namespaces.setdefault(namespace, _Namespace())
-            known.turns.take_in(made, self._clock.store_ms())
+            self._known(namespace).turns.take_in(made, self._clock.store_ms())
         self._woken[namespace] = None
         self._bell.set()
 
@@ -137,7 +136,7 @@ class TaskAssigner:
             NotReady: this replica has nothing loaded.
             StoreUnavailable: the store did not answer; nothing is lost.
         """
-        known = self._namespaces.setdefault(namespace, _Namespace())
+        known = self._known(namespace)
         async with known.lock:
             one = _Pass(self, namespace, known)
             contested = self.contested
@@ -150,6 +149,12 @@ class TaskAssigner:
                 lost = self.contested - contested
                 known.turns.note_pass(lost=lost, won=done, now=self._clock.monotonic())
             return done
+
+    def _known(self, namespace: str) -> "_Namespace":
+        known = self._namespaces.get(namespace)
+        if known is None:
+            known = self._namespaces[namespace] = _Namespace()
+        return known
 
     async def commit(
         self, view: NamespaceView, planned: Sequence[_Planned], reservations: Reservations

@@ -176,7 +176,6 @@ class Placement:
 
     def __init__(self, reservations: Reservations) -> None:
         self._reservations = reservations
-        self._random = random.Random()  # noqa: S311 - spreads load, protects nothing
         self._view: NamespaceView | None = None
         self._offers: dict[str, _Offer | None] = {}
         self._pools: OrderedDict[Want, _Pool] = OrderedDict()
@@ -288,7 +287,7 @@ class Placement:
         if of <= 1:
             return [list(matches.ids)] if of else []
         shares = [matches.share(number, of) for number in range(of)]
-        self._random.shuffle(shares)
+        random.shuffle(shares)
         return shares
 
     def _fill(self, pool: _Pool) -> bool:
@@ -304,7 +303,8 @@ class Placement:
                 score = offer.score() if offer is not None else None
                 if score is not None:
                     # Equals are told apart at random, so that an idle fleet is used evenly.
-                    heappush(pool.heap, (-score, self._random.random(), agent_id))
+                    draw = random.random()  # noqa: S311 - spreads load
+                    heappush(pool.heap, (-score, draw, agent_id))
         return bool(pool.heap)
 
     def _has_room(self, agent_id: str) -> bool:

@@ -31,7 +31,6 @@ class Turns:
         """A pass leaves out up to so many of the first tasks; 0: none."""
         self._lost_at = 0.0
         self._made_here: dict[str, int] = {}
-        self._random = random.Random()  # noqa: S311 - spreads load, protects nothing
 
     def take_in(self, task_ids: Iterable[str], now_ms: int) -> None:
         """Claim tasks that were submitted here."""
@@ -53,7 +52,7 @@ class Turns:
 
     def left_out(self) -> int:
         """Return how many of the first tasks, or submitters, to leave out this time."""
-        return self._random.randint(0, self.spread) if self.spread else 0
+        return random.randint(0, self.spread) if self.spread else 0  # noqa: S311 - spreads load
 
     def note_pass(self, *, lost: int, won: int, now: float) -> None:
         """Learn from a pass how much replicas are in each other's way; `now`: monotonic seconds."""

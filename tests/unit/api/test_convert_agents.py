@@ -227,7 +227,7 @@ def test_an_instance_that_said_nothing_says_nothing():
         assert not message.HasField(field)
 
 
-def test_a_query_for_the_best_agent_explains_ten_unless_told_otherwise():
+async def test_a_query_for_the_best_agent_explains_ten_unless_told_otherwise():
     request = registry_service_pb2.FindBestAgentRequest(
         prefer_low_latency=True, task_description="t", session_id="s", min_revision=4
     )
@@ -249,8 +249,8 @@ async def test_pages_carry_agents_total_token_and_position():
     replica.write(an_agent("a"), an_agent("b"), an_instance("i", "a"))
     page = await Discovery(replica.read_model).list_agents("default", AgentFilter(), page_size=1)
 
-    found = discover_response(page, "default", "token")
-    listed = list_agents_response(page, "default", "token", True)
+    found = await discover_response(page, "default", "token")
+    listed = await list_agents_response(page, "default", "token", True)
 
     for response in (found, listed):
         assert [agent.agent_id for agent in response.agents] == ["a"]
