@@ -228,3 +228,23 @@ def _ended(
         raise ApprovalNotOpen(approval.approval_id, approval.state)
     ended = noted(approval, kind, by=by, at_ms=now_ms, comment=why, id=id)
     return replace(ended, state=state, state_reason=why, ended_at_ms=now_ms)
+
+
+def seen(approval: Approval, now_ms: int) -> Approval:
+    """Return an approval as it is to be shown: whose time is over is EXPIRED, written down or not.
+
+    Nobody can decide on it or use it any more, so it does not become anything else.
+    """
+    ends = next_end_ms(approval)
+    if not approval.state.is_open or now_ms < ends:
+        return approval
+    return replace(
+        approval, state=ApprovalState.EXPIRED, state_reason="its time is over", ended_at_ms=ends
+    )
+
+
+def next_end_ms(approval: Approval) -> int:
+    """Return when the time of an open approval is over."""
+    if approval.state is ApprovalState.GRANTED:
+        return approval.use_until_ms
+    return approval.expires_at_ms
