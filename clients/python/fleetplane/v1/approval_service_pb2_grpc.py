@@ -144,8 +144,8 @@ class ApprovalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WaitApproval(self, request, context):
-        """Waits until an approval is no longer PENDING, at most 55 s, and returns it as it is then. One
-        that is still PENDING comes with `poll_after`. Errors: NOT_FOUND/APPROVAL_NOT_FOUND.
+        """Waits until an approval can be used, or has ended, at most 55 s, and returns it as it is then. One
+        that has to be waited for still comes with `poll_after`. Errors: NOT_FOUND/APPROVAL_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,8 +48,8 @@ class ApprovalServiceStub:
     ListApprovals: _grpc.UnaryUnaryMultiCallable[_approval_service_pb2.ListApprovalsRequest, _approval_service_pb2.ListApprovalsResponse]
     """Lists approvals, the newest first. Errors: INVALID_ARGUMENT/INVALID_CURSOR."""
     WaitApproval: _grpc.UnaryUnaryMultiCallable[_approval_service_pb2.WaitApprovalRequest, _approval_service_pb2.WaitApprovalResponse]
-    """Waits until an approval is no longer PENDING, at most 55 s, and returns it as it is then. One
-    that is still PENDING comes with `poll_after`. Errors: NOT_FOUND/APPROVAL_NOT_FOUND.
+    """Waits until an approval can be used, or has ended, at most 55 s, and returns it as it is then. One
+    that has to be waited for still comes with `poll_after`. Errors: NOT_FOUND/APPROVAL_NOT_FOUND.
     """
     WatchApprovals: _grpc.UnaryStreamMultiCallable[_approval_service_pb2.WatchApprovalsRequest, _approval_service_pb2.WatchApprovalsResponse]
     """Follows approvals: all that match, or all that changed since `resume_from`; then every change."""
@@ -125,8 +125,8 @@ class ApprovalServiceAsyncStub(ApprovalServiceStub):
     ListApprovals: _aio.UnaryUnaryMultiCallable[_approval_service_pb2.ListApprovalsRequest, _approval_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
     """Lists approvals, the newest first. Errors: INVALID_ARGUMENT/INVALID_CURSOR."""
     WaitApproval: _aio.UnaryUnaryMultiCallable[_approval_service_pb2.WaitApprovalRequest, _approval_service_pb2.WaitApprovalResponse]  # type: ignore[assignment]
-    """Waits until an approval is no longer PENDING, at most 55 s, and returns it as it is then. One
-    that is still PENDING comes with `poll_after`. Errors: NOT_FOUND/APPROVAL_NOT_FOUND.
+    """Waits until an approval can be used, or has ended, at most 55 s, and returns it as it is then. One
+    that has to be waited for still comes with `poll_after`. Errors: NOT_FOUND/APPROVAL_NOT_FOUND.
     """
     WatchApprovals: _aio.UnaryStreamMultiCallable[_approval_service_pb2.WatchApprovalsRequest, _approval_service_pb2.WatchApprovalsResponse]  # type: ignore[assignment]
     """Follows approvals: all that match, or all that changed since `resume_from`; then every change."""
@@ -217,8 +217,8 @@ class ApprovalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _approval_service_pb2.WaitApprovalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_approval_service_pb2.WaitApprovalResponse, _abc.Awaitable[_approval_service_pb2.WaitApprovalResponse]]:
-        """Waits until an approval is no longer PENDING, at most 55 s, and returns it as it is then. One
-        that is still PENDING comes with `poll_after`. Errors: NOT_FOUND/APPROVAL_NOT_FOUND.
+        """Waits until an approval can be used, or has ended, at most 55 s, and returns it as it is then. One
+        that has to be waited for still comes with `poll_after`. Errors: NOT_FOUND/APPROVAL_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
