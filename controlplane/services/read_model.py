@@ -16,6 +16,8 @@ from controlplane.domain.configs.extra_schema import ExtraSchema
 from controlplane.domain.configs.extra_validator import CompiledExtraSchema
 from controlplane.domain.errors import NotReady
 from controlplane.domain.policies import OnError, Policy, PolicySet
+from controlplane.domain.policy_sets.candidates import STAGE_KEY, PolicyStage
+from controlplane.domain.policy_sets.history import HEAD_KEY, PolicyHead
 from controlplane.domain.policy_settings import NO_DEFAULTS, SETTINGS_KEY, PolicyDefaults
 from controlplane.services.access.view import ACCESS_COLLECTIONS, AccessView
 from controlplane.services.agent_index import AgentIndex
@@ -80,6 +82,12 @@ class NamespaceView:
         self.policy_set = PolicySet.compile(
             (), revision=0, default_effect=defaults.effect, on_missing=defaults.on_missing
         )
+        self.stage: PolicyStage | None = None
+        """The candidate that is being tried; None: there is none."""
+        self.staged_set: PolicySet | None = None
+        """What decides where the candidate does; None: the live set everywhere."""
+        self._staged: tuple[PolicySet, PolicyStage | None, int] = (self.policy_set, None, 0)
+        """What `stage` and `staged_set` were made from."""
         self.agents_revision = 0
         """Revision of the last change of an agent or instance: version of cached answers."""
         self.load_version = 0
@@ -104,14 +112,7 @@ class NamespaceView:
             else:
                 policy_puts.append(value)
                 self.policies[item.key] = value
-        if changes.policies:
-            self.policy_set = self.policy_set.with_changes(
-                put=policy_puts,
-                delete=policy_deletes,
-                revision=position.revision,
-                on_error=OnError.QUARANTINE,
-            )
-        self._follow_policy_defaults()
+        self._follow_policies(policy_puts, policy_deletes, position, changes)
         if changes.agent_ids:
             self.agents_revision = position.revision
         self._count_leases(changes.holders)
@@ -119,14 +120,49 @@ class NamespaceView:
         self.position = position
         return changes
 
-    def _follow_policy_defaults(self) -> None:
-        settings = self.governance.table(Collection.POLICY_SETTINGS).get(SETTINGS_KEY)
-        effect, on_missing = self._policy_defaults.under(settings)
+    def _follow_policies(
+        self,
+        put: Sequence[Policy],
+        delete: Sequence[str],
+        position: Position,
+        changes: Changes,
+    ) -> None:
+        """Bring what decides up to date: the live set, and the one of the staged candidate."""
+        tables = self.governance
+        head: PolicyHead | None = tables.table(Collection.POLICY_STAGES).get(HEAD_KEY)
+        revision = self.policy_set.revision
+        if head is not None:
+            revision = head.revision
+        elif changes.policies:
+            revision = position.revision  # written by a release that kept no head
         rules = self.policy_set
-        if (rules.default_effect, rules.on_missing) != (effect, on_missing):
-            self.policy_set = rules.with_defaults(
-                default_effect=effect, on_missing=on_missing, revision=rules.revision
+        if put or delete or revision != rules.revision:
+            rules = rules.with_changes(
+                put=put, delete=delete, revision=revision, on_error=OnError.QUARANTINE
             )
+        settings = tables.table(Collection.POLICY_SETTINGS).get(SETTINGS_KEY)
+        effect, on_missing = self._policy_defaults.under(settings)
+        if (rules.default_effect, rules.on_missing) != (effect, on_missing):
+            rules = rules.with_defaults(
+                default_effect=effect, on_missing=on_missing, revision=revision
+            )
+        staged = (
+            rules,
+            tables.table(Collection.POLICY_STAGES).get(STAGE_KEY),
+            tables.version(Collection.POLICY_CANDIDATES),
+        )
+        if staged != self._staged:
+            self._staged, self.policy_set = staged, rules
+            self.stage, self.staged_set = self._stage()
+
+    def _stage(self) -> tuple[PolicyStage | None, PolicySet | None]:
+        _, stage, _ = self._staged
+        if stage is None:
+            return None, None
+        candidate = self.governance.table(Collection.POLICY_CANDIDATES).get(stage.candidate_id)
+        if candidate is None:  # loaded later, or unreadable here: nobody is decided for by it
+            return stage, None
+        return stage, candidate.rules(self.policy_set)
 
     def _count_leases(self, instance_ids: Iterable[str]) -> None:
         for instance_id in instance_ids:

@@ -35,7 +35,14 @@ def is_candidate(policy: CompiledPolicy, value: int) -> bool:
     return policy.effect is not Effect.LOG_ONLY and value in policy.matching
 
 
-def combine(judged: Iterable[Judged], *, default: Effect, empty: bool, revision: int) -> Decision:
+def combine(
+    judged: Iterable[Judged],
+    *,
+    default: Effect,
+    empty: bool,
+    revision: int,
+    candidate_id: str = "",
+) -> Decision:
     """Decide. `empty` says that the namespace has no policy at all."""
     everything = sorted(judged, key=lambda j: (-j[0].priority, j[0].policy_id))
     candidates = [j for j in everything if is_candidate(*j)]
@@ -56,6 +63,7 @@ def combine(judged: Iterable[Judged], *, default: Effect, empty: bool, revision:
         effect=effect,
         reason=reason,
         revision=revision,
+        candidate_id=candidate_id,
         determining=ids,
         overridden=tuple(p.policy_id for p, _ in candidates if p.effect is not effect),
         observations=observations,

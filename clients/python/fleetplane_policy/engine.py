@@ -74,6 +74,7 @@ class PolicySet:
         "_digest",
         "_index",
         "_size",
+        "candidate_id",
         "default_effect",
         "on_missing",
         "quarantined",
@@ -91,11 +92,13 @@ class PolicySet:
         on_missing: OnMissing,
         schema: AttributeSchema,
         compiler: ConditionCompiler,
+        candidate_id: str = "",
     ) -> None:
         self._compiled = compiled
         self._index = index
         self._compiler = compiler
         self.revision = revision
+        self.candidate_id = candidate_id
         self.default_effect = default_effect
         self.on_missing = on_missing
         self.schema = schema
@@ -184,7 +187,27 @@ class PolicySet:
             on_missing=self.on_missing,
             schema=self.schema,
             compiler=self._compiler,
+            candidate_id=self.candidate_id,
         )
+
+    def with_candidate(
+        self,
+        candidate_id: str,
+        *,
+        put: Iterable[Policy],
+        delete: Iterable[str],
+        on_error: OnError = OnError.QUARANTINE,
+    ) -> "PolicySet":
+        """Return this revision with the changes of a candidate; its decisions name the candidate.
+
+        Raises:
+            MalformedInput: as `compile`, for the policies in `put`.
+        """
+        changed = self.with_changes(
+            put=put, delete=delete, revision=self.revision, on_error=on_error
+        )
+        changed.candidate_id = candidate_id
+        return changed
 
     def with_defaults(
         self, *, default_effect: Effect, on_missing: OnMissing, revision: int
@@ -211,6 +234,7 @@ class PolicySet:
             on_missing=on_missing,
             schema=self.schema,
             compiler=self._compiler,
+            candidate_id=self.candidate_id,
         )
 
     def evaluate(self, request: Request, *, explain: ExplainLevel = ExplainLevel.NONE) -> Decision:
@@ -295,6 +319,7 @@ class PolicySet:
             default=self.default_effect,
             empty=not self._compiled,
             revision=self.revision,
+            candidate_id=self.candidate_id,
         )
 
     def _explained(self, decision: Decision, request: Request, level: ExplainLevel) -> Decision:

@@ -253,7 +253,8 @@ class Decision:
     that wanted something else, highest priority first; `observations` every LOG_ONLY policy that
     matched or could not be determined; `indeterminate` every policy whose condition was unknown,
     whether or not that changed the answer. `obligations` are those of the determining policies,
-    each once. `message` is one sentence for people.
+    each once. `candidate_id` names the candidate that changed `revision` for this decision; empty:
+    none did. `message` is one sentence for people.
     """
 
     effect: Effect
@@ -265,4 +266,5 @@ class Decision:
     indeterminate: tuple[str, ...] = ()
     message: str = ""
     obligations: tuple[Obligation, ...] = ()
+    candidate_id: str = ""
     explanation: tuple[PolicyExplanation, ...] | None = None

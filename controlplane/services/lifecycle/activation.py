@@ -16,6 +16,7 @@ from controlplane.domain.configs.document import encoded
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.policies import Effect, PolicySet, Request, validate_claims
 from controlplane.services.policies.decisions import facts_of
+from controlplane.services.policies.staging import rules_for
 from controlplane.services.ports import Clock
 from controlplane.services.read_model import NamespaceView
 
@@ -92,7 +93,7 @@ class PolicyActivation:
             claims = validate_claims(config_claims(config), field="config")
         except InvalidArgument as refusal:
             return _invalid(refusal.message)
-        decision = view.policy_set.evaluate(
+        decision = rules_for(view, agent.agent_id).evaluate(
             Request(
                 agent_id=agent.agent_id,
                 action=ACTIVATE,
@@ -204,11 +205,12 @@ class RememberedRefusals:
         key = (view.name, agent.agent_id)
         now = self._clock.monotonic()
         layers = _layer_revisions(view, agent)
+        rules = rules_for(view, agent.agent_id)
         known = self._refusals.get(key)
         if known is not None:
             changed = (
                 known.agent.spec is not agent.spec
-                or known.policy_set is not view.policy_set
+                or known.policy_set is not rules
                 or known.layer_revisions != layers
             )
             lifetime = RECHECK_CHANGED_SECONDS if changed else RECHECK_SECONDS
@@ -220,7 +222,7 @@ class RememberedRefusals:
         else:
             if len(self._refusals) >= MAX_REFUSALS_REMEMBERED:
                 self._refusals.clear()
-            self._refusals[key] = _Refusal(verdict, agent, view.policy_set, layers, now)
+            self._refusals[key] = _Refusal(verdict, agent, rules, layers, now)
         return verdict
 
 

@@ -20,7 +20,9 @@ from controlplane.domain.policies import (
     lint,
     validate_policy,
 )
+from controlplane.domain.policy_sets.history import ChangeKind, PolicyChange
 from controlplane.services.namespaces.quotas import NO_QUOTAS, QuotaKeeper
+from controlplane.services.policies.head import change_steps
 from controlplane.services.ports import (
     ABSENT,
     AuditEntry,
@@ -105,7 +107,12 @@ class Policies:
                 return policy, remarks
             transaction = Transaction(
                 namespace=namespace,
-                steps=(Put(Collection.POLICIES, policy_id, policy, ABSENT),),
+                steps=(
+                    Put(Collection.POLICIES, policy_id, policy, ABSENT),
+                    *change_steps(
+                        _change(ChangeKind.CREATED, policy_id, None, policy, caller, reason)
+                    ),
+                ),
                 audit=_audit(caller, "CreatePolicy", policy_id, "created", reason, request),
                 request=request,
                 answer=policy_id,
@@ -194,6 +201,16 @@ class Policies:
                                 changed,
                                 Expect(revision=record.revision),
                             ),
+                            *change_steps(
+                                _change(
+                                    ChangeKind.UPDATED,
+                                    policy.policy_id,
+                                    current,
+                                    changed,
+                                    caller,
+                                    reason,
+                                )
+                            ),
                         ),
                         audit=_audit(
                             caller, "UpdatePolicy", policy.policy_id, "updated", reason, request
@@ -237,6 +254,16 @@ class Policies:
                         steps=(
                             Delete(
                                 Collection.POLICIES, policy_id, Expect(revision=record.revision)
+                            ),
+                            *change_steps(
+                                _change(
+                                    ChangeKind.DELETED,
+                                    policy_id,
+                                    record.value,
+                                    None,
+                                    caller,
+                                    reason,
+                                )
                             ),
                         ),
                         audit=_audit(caller, "DeletePolicy", policy_id, "deleted", reason, request),
@@ -287,7 +314,7 @@ def warnings_about(view: NamespaceView, policy: Policy) -> tuple[str, ...]:
     together = {**others, policy.policy_id: policy}
     return tuple(
         warning.message
-        for warning in lint(together.values())
+        for warning in lint(together.values(), on_missing=view.policy_set.on_missing)
         if policy.policy_id in warning.policy_ids
     )
 
@@ -299,6 +326,23 @@ def _check_revision(policy_id: str, expected: int, record: Record) -> None:
 
 def _stamped(policy: Policy, committed: Committed) -> Policy:
     return replace(policy, revision=committed.revision, updated_at_ms=committed.at_ms)
+
+
+def _change(
+    kind: ChangeKind,
+    policy_id: str,
+    before: Policy | None,
+    after: Policy | None,
+    caller: Caller,
+    reason: str,
+) -> PolicyChange:
+    return PolicyChange(
+        kind=kind,
+        before={policy_id: before},
+        after={policy_id: after},
+        actor=caller.name,
+        reason=reason,
+    )
 
 
 def _audit(

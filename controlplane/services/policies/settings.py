@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 
 from controlplane.domain.errors import RevisionConflict, StoreUnavailable
 from controlplane.domain.identity import Caller
+from controlplane.domain.policy_sets.history import ChangeKind, PolicyChange, StoredDefaults
 from controlplane.domain.policy_settings import (
     SETTINGS_KEY,
     PolicySettings,
     require_valid_settings,
 )
+from controlplane.services.policies.head import change_steps
 from controlplane.services.ports import (
     AuditEntry,
     Collection,
@@ -18,6 +20,7 @@ from controlplane.services.ports import (
     Ledger,
     Put,
     RequestKey,
+    Step,
     Transaction,
 )
 from controlplane.services.read_model import NamespaceView, ReadModel
@@ -122,6 +125,7 @@ def _transaction(
                 fresh,
                 Expect(revision=current.revision),
             ),
+            *_revision(fresh, current, caller),
         ),
         audit=AuditEntry(
             actor=caller.name,
@@ -135,6 +139,27 @@ def _transaction(
         request=request,
         answer=SETTINGS_KEY,
     )
+
+
+def _revision(fresh: PolicySettings, current: PolicySettings, caller: Caller) -> tuple[Step, ...]:
+    """Return what makes other defaults a revision of the policies: they decide as well."""
+    before, after = stored_defaults(current), stored_defaults(fresh)
+    if before == after:
+        return ()
+    return change_steps(
+        PolicyChange(
+            kind=ChangeKind.SETTINGS,
+            actor=caller.name,
+            reason=fresh.reason,
+            defaults_before=before,
+            defaults_after=after,
+        )
+    )
+
+
+def stored_defaults(settings: PolicySettings) -> StoredDefaults:
+    """Return what settings say about the policies."""
+    return StoredDefaults(effect=settings.default_effect, on_missing=settings.on_missing)
 
 
 def _check_revision(expected: int | None, current: PolicySettings) -> None:
