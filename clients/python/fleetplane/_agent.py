@@ -14,6 +14,7 @@ from fleetplane._config import EffectiveConfig, Scope
 from fleetplane._credentials import FilePath
 from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._exceptions import DeadlineExceeded, FleetError
+from fleetplane._fail_modes import LocalDecisions
 from fleetplane._handling import Handling
 from fleetplane._leaving import STOP_SIGNALS, drain_instance, wait_for_stop
 from fleetplane._permits import Permits
@@ -81,6 +82,7 @@ class Agent(Handling, Rights, Permits):
         start_timeout: seconds to wait at the start, for a plane that is away too.
         stop_timeout: seconds to wait for each answer of the plane while it leaves.
         drain_timeout: seconds its tasks may take to finish when it leaves.
+        local_policies: decide in this process, see `decide`. Needs the extra `policies`.
         **spec: the other fields of `AgentSpec`, such as `capabilities` and `tags`.
     """
 
@@ -105,6 +107,7 @@ class Agent(Handling, Rights, Permits):
         start_timeout: float = START_TIMEOUT,
         stop_timeout: float = STOP_TIMEOUT,
         drain_timeout: float = DRAIN_TIMEOUT,
+        local_policies: LocalDecisions | None = None,
         **spec: Unpack[SpecFields],
     ) -> None:
         self._spec = AgentSpec(name=name, version=version, **spec)
@@ -132,6 +135,7 @@ class Agent(Handling, Rights, Permits):
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._drain_timeout = drain_timeout
+        self._local_options = local_policies
         self._meter = WorkMeter(idle=self._idle)
         self._handlers = TaskHandlers(self._listen)
         self._worker: TaskWorker | None = None
@@ -194,6 +198,7 @@ class Agent(Handling, Rights, Permits):
 
     async def _start(self, session: FleetSession, presence: Presence) -> None:
         await presence.start()
+        self._follow_policies(session)
         self._scope = Scope(agent_id=presence.agent_id)
         session.configs.subscribe(self._scope, self._applier.offer)
         await self._applier.settled()
@@ -247,6 +252,7 @@ class Agent(Handling, Rights, Permits):
             if self._scope is not None:
                 self._session.configs.unsubscribe(self._scope, self._applier.offer)
             await self._applier.aclose()
+            await self._leave_policies()
             if self._worker is not None:
                 await self._worker.aclose()
             await self._presence.stop(self._stop_timeout)
