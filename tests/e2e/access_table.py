@@ -62,6 +62,8 @@ TABLE: Final = (
             PolicyService/WatchPolicies
             TaskService/GetTask
             LifecycleService/GetDrain
+            ExperimentService/AssignVariant
+            ExperimentService/WatchExperiments
         """,
     ),
     *_lines(
@@ -87,6 +89,9 @@ TABLE: Final = (
             RolloutService/GetRollout
             RolloutService/ListRollouts
             RolloutService/WatchRollout
+            ExperimentService/GetExperiment
+            ExperimentService/ListExperiments
+            ExperimentService/AnalyzeExperiment
             NamespaceService/GetNamespace
             NamespaceService/GetUsage
         """,
@@ -105,6 +110,10 @@ TABLE: Final = (
             TaskService/ReportProgress
             TaskService/CompleteTask
             TaskService/FailTask
+            ExperimentService/RecordExposure
+            ExperimentService/BatchRecordExposures
+            ExperimentService/RecordOutcome
+            ExperimentService/BatchRecordOutcomes
         """,
     ),
     *_lines(
@@ -138,6 +147,12 @@ TABLE: Final = (
             RoutingService/SetRoute
             RoutingService/DeleteRoute
             RolloutService/StartRollout
+            ExperimentService/CreateExperiment
+            ExperimentService/StartExperiment
+            ExperimentService/SetCoverage
+            ExperimentService/StartNewPhase
+            ExperimentService/StopExperiment
+            ExperimentService/DeleteExperiment
             RolloutService/PauseRollout
             RolloutService/ResumeRollout
             RolloutService/PromoteRollout
@@ -154,6 +169,11 @@ TABLE: Final = (
             IdentityService/ListApiTokens
             IdentityService/ListBans
             AccessService/ListRoleBindings
+            AuditService/ListEvents
+            AuditService/WatchEvents
+            AuditService/GetAuditStatus
+            AuditService/VerifyAudit
+            AuditService/ExportAudit
         """,
     ),
     *_lines(
@@ -175,6 +195,8 @@ TABLE: Final = (
             IdentityService/UnbanAgent
             AccessService/CreateRoleBinding
             AccessService/DeleteRoleBinding
+            AuditService/ConfirmAuditExport
+            AuditService/TrimAudit
         """,
     ),
     *_lines(

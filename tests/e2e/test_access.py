@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 from fleetplane.v1 import (
     access_service_pb2,
     agent_pb2,
+    audit_service_pb2,
     config_service_pb2,
     identity_service_pb2,
     lifecycle_service_pb2,
@@ -42,6 +43,7 @@ _MODULES = (
     identity_service_pb2,
     access_service_pb2,
     namespace_service_pb2,
+    audit_service_pb2,
 )
 METHODS: Final = {
     f"{service.name}/{method.name}": method

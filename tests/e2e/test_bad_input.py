@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 from fleetplane.v1 import (
     access_service_pb2,
     agent_pb2,
+    audit_service_pb2,
     config_service_pb2,
     identity_service_pb2,
     lifecycle_service_pb2,
@@ -25,6 +26,7 @@ from fleetplane.v1 import (
 )
 from tests.e2e import (
     bad_access_requests,
+    bad_audit_requests,
     bad_config_requests,
     bad_lifecycle_requests,
     bad_page_requests,
@@ -54,6 +56,7 @@ _SERVICES = tuple(
         (identity_service_pb2, "IdentityService"),
         (access_service_pb2, "AccessService"),
         (namespace_service_pb2, "NamespaceService"),
+        (audit_service_pb2, "AuditService"),
     )
 )
 ROWS = (
@@ -65,6 +68,7 @@ ROWS = (
     *bad_task_requests.ROWS,
     *bad_rollout_requests.ROWS,
     *bad_access_requests.ROWS,
+    *bad_audit_requests.ROWS,
 )
 METHODS = {method.name: method for service in _SERVICES for method in service.methods}
 
@@ -108,7 +112,10 @@ class Plane:
         return refusal_of(raised.value)
 
     def contents(self) -> tuple[Any, ...]:
-        """Everything that a refused request could have changed."""
+        """Everything that a refused request could have changed.
+
+        Not the revision of the namespace: what is refused leaves an entry in the audit.
+        """
         where: Any = {"namespace": self.world.namespace}
         agents = registry_service_pb2.ListAgentsResponse.FromString(
             self.send(
@@ -125,7 +132,6 @@ class Plane:
             )[0]
         )
         return (
-            agents.position.revision,
             agents.total_size,
             [(a.agent_id, a.revision, len(a.instances)) for a in agents.agents],
             [(p.policy_id, p.revision) for p in policies.policies],
