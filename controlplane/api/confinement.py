@@ -243,6 +243,11 @@ def _own_use(request: Any) -> Iterable[Claim]:
         yield Claim(Kind.NOBODYS, "", "agent_id")
 
 
+def _named(request: Any) -> Iterable[Claim]:
+    # Empty it is the agent's own: who shows a certificate is taken by that.
+    yield Claim(Kind.NAME, request.agent_name, "agent_name")
+
+
 _REGISTRY: Final = "/fleetplane.v1.RegistryService/"
 _CONFIG: Final = "/fleetplane.v1.ConfigService/"
 _POLICY: Final = "/fleetplane.v1.PolicyService/"
@@ -250,6 +255,7 @@ _LIFECYCLE: Final = "/fleetplane.v1.LifecycleService/"
 _TASKS: Final = "/fleetplane.v1.TaskService/"
 _ROUTING: Final = "/fleetplane.v1.RoutingService/"
 _ROLLOUTS: Final = "/fleetplane.v1.RolloutService/"
+_EXPERIMENTS: Final = "/fleetplane.v1.ExperimentService/"
 _NAMESPACES: Final = "/fleetplane.v1.NamespaceService/"
 _PROMPTS: Final = "/fleetplane.v1.PromptService/"
 
@@ -273,6 +279,12 @@ CONFINED: Final[Mapping[str, Claims]] = MappingProxyType(
         _TASKS + "CompleteTask": _holder,
         _TASKS + "FailTask": _holder,
         _TASKS + "GetTask": _task,
+        _EXPERIMENTS + "AssignVariant": _named,
+        _EXPERIMENTS + "WatchExperiments": _named,
+        _EXPERIMENTS + "RecordExposure": _named,
+        _EXPERIMENTS + "BatchRecordExposures": _named,
+        _EXPERIMENTS + "RecordOutcome": _named,
+        _EXPERIMENTS + "BatchRecordOutcomes": _named,
         _PROMPTS + "ResolvePrompt": _own_use,
         _PROMPTS + "WatchPrompts": _own_watch,
         _PROMPTS + "MarkPromptUsed": _own_use,
@@ -312,6 +324,9 @@ NOT_FOR_AGENTS: Final[Mapping[str, str]] = MappingProxyType(
         _PROMPTS + "RenderPrompt": _PROMPTS_OF_ALL,
         _PROMPTS + "ListEvaluations": _PROMPTS_OF_ALL,
         _PROMPTS + "ComparePromptVersions": _PROMPTS_OF_ALL,
+        _EXPERIMENTS + "GetExperiment": _OF_ALL,
+        _EXPERIMENTS + "ListExperiments": _OF_ALL,
+        _EXPERIMENTS + "AnalyzeExperiment": _OF_ALL,
         _NAMESPACES + "GetNamespace": _OF_ALL,
         _NAMESPACES + "GetUsage": _OF_ALL,
     }

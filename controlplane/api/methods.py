@@ -228,6 +228,7 @@ _LIFECYCLE: Final = "/fleetplane.v1.LifecycleService/"
 _TASKS: Final = "/fleetplane.v1.TaskService/"
 _ROUTING: Final = "/fleetplane.v1.RoutingService/"
 _ROLLOUTS: Final = "/fleetplane.v1.RolloutService/"
+_EXPERIMENTS: Final = "/fleetplane.v1.ExperimentService/"
 _IDENTITY: Final = "/fleetplane.v1.IdentityService/"
 _ACCESS: Final = "/fleetplane.v1.AccessService/"
 _NAMESPACES: Final = "/fleetplane.v1.NamespaceService/"
@@ -298,6 +299,26 @@ _ROWS: Final = (
     _write(_ROLLOUTS + "PromoteRollout", Permission.OPERATE),
     _write(_ROLLOUTS + "AbortRollout", Permission.OPERATE, idempotent=True),
     _write(_ROLLOUTS + "RetryRollout", Permission.OPERATE),
+    _write(_EXPERIMENTS + "CreateExperiment", Permission.OPERATE),
+    _read(_EXPERIMENTS + "GetExperiment"),
+    _read(_EXPERIMENTS + "ListExperiments"),
+    _write(_EXPERIMENTS + "StartExperiment", Permission.OPERATE),
+    _write(_EXPERIMENTS + "SetCoverage", Permission.OPERATE, idempotent=True),
+    _write(_EXPERIMENTS + "StartNewPhase", Permission.OPERATE),
+    _write(_EXPERIMENTS + "StopExperiment", Permission.OPERATE, idempotent=True),
+    _write(
+        _EXPERIMENTS + "DeleteExperiment",
+        Permission.OPERATE,
+        idempotent=True,
+        seconds=BATCH_SECONDS,
+    ),
+    _read(_EXPERIMENTS + "AssignVariant", hot=True),
+    _stream(_EXPERIMENTS + "WatchExperiments", Permission.READ),
+    _work(_EXPERIMENTS + "RecordExposure", Permission.REPORT),
+    _batch(_EXPERIMENTS + "BatchRecordExposures", Permission.REPORT, audited=False),
+    _work(_EXPERIMENTS + "RecordOutcome", Permission.REPORT),
+    _batch(_EXPERIMENTS + "BatchRecordOutcomes", Permission.REPORT, audited=False),
+    _read(_EXPERIMENTS + "AnalyzeExperiment"),
     _rights(_IDENTITY + "Enroll", Permission.PUBLIC, Scope.NONE),
     _rights(_IDENTITY + "RenewCertificate", Permission.IDENTIFY, Scope.NONE),
     _rights(_IDENTITY + "CreateJoinToken", Permission.ADMINISTER),

@@ -24,6 +24,7 @@ from controlplane.wiring import Ports, build_replica
 from fleetplane.v1 import (
     agent_pb2,
     config_service_pb2_grpc,
+    experiment_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
     policy_service_pb2_grpc,
     registry_service_pb2,
@@ -50,6 +51,7 @@ class MemoryReplica:
         self.tasks: Any = task_service_pb2_grpc.TaskServiceStub(self.channel)
         self.routing: Any = routing_service_pb2_grpc.RoutingServiceStub(self.channel)
         self.rollouts: Any = rollout_service_pb2_grpc.RolloutServiceStub(self.channel)
+        self.experiments: Any = experiment_service_pb2_grpc.ExperimentServiceStub(self.channel)
         self.lifecycle: Any = lifecycle_service_pb2_grpc.LifecycleServiceStub(self.channel)
 
     async def working(self, name: str, version: str = "1.0.0", **spec: Any) -> agent_pb2.Instance:

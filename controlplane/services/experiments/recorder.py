@@ -17,7 +17,7 @@ from controlplane.domain.errors import (
     StoreUnavailable,
 )
 from controlplane.domain.experiments.counters import Counters, Deltas
-from controlplane.domain.experiments.dealing import own_variant
+from controlplane.domain.experiments.dealing import is_for, own_variant
 from controlplane.domain.experiments.model import (
     Exclusion,
     Experiment,
@@ -216,6 +216,9 @@ class _Batch:
 
     def _seen(self, entry: Entry, seen: Seen) -> Step | None:
         check_digest(seen.digest)
+        agent = self._caller.agent
+        if agent is not None and not is_for(self._experiment, agent.agent_name):
+            raise ForeignAgent(agent.agent_name, "key")
         if not self._is_of_now(entry):
             return None
         if self._phase.variant(seen.variant) is None:

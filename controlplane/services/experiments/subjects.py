@@ -13,8 +13,9 @@ from controlplane.domain.configs.document import digest
 from controlplane.domain.errors import FieldViolation, InvalidArgument
 from controlplane.domain.experiments.model import Experiment, Subject, SubjectKind, Variant
 from controlplane.domain.identity import Caller
-from controlplane.domain.prompts.model import PromptVersion, version_key
+from controlplane.domain.prompts.model import PRODUCTION, PromptVersion, version_key
 from controlplane.services.configs import ConfigChange, Configs
+from controlplane.services.prompts.labels import Move, PromptLabels
 from controlplane.services.read_model import NamespaceView
 from controlplane.services.transaction import Collection
 
@@ -30,6 +31,20 @@ class PromptPromotion(Protocol):
         Raises:
             DomainError: the label may not be moved there.
         """
+
+
+class ProductionLabels:
+    """The labels of prompts, as `PromptPromotion`."""
+
+    def __init__(self, labels: PromptLabels) -> None:
+        self._labels = labels
+
+    async def promote(
+        self, namespace: str, prompt: str, version: int, *, reason: str, caller: Caller
+    ) -> None:
+        """Move the label, if its gate lets it."""
+        move = Move(prompt=prompt, label=PRODUCTION, version=version, reason=reason)
+        await self._labels.move(namespace, move, request=None, caller=caller)
 
 
 class Subjects:
