@@ -16,10 +16,11 @@ _PLAIN_LEVELS: Final = 8
 """Nesting that is read without a message; deeper is rare, and the limit is 32."""
 
 _PLAIN_BUDGET: Final = 8 * 1024
-"""Characters, and 16 per value, up to which the limit of 64 KiB cannot be near."""
+"""Characters of the outermost level; of all others together, with 16 for each value. As a message
+that is 24 KiB at most, so that the limit of 64 KiB need not be looked at."""
 
 _VALUE_COST: Final = 16
-"""Bytes of a message that a value takes besides its text, at most."""
+"""What a value counts besides its text: nearly what it takes in a message."""
 
 _NOT_PLAIN: Final = object()
 
@@ -33,22 +34,17 @@ def claims_of(context: Mapping[str, Any]) -> Mapping[str, Any]:
         InvalidArgument: larger than 64 KiB, a lone surrogate, or keys that become equal.
     """
     plain = _plain(context)
-    if plain is not None:
-        return plain
-    budget = [_PLAIN_BUDGET]
-    nested = _plain_value(context, _PLAIN_LEVELS, budget)
-    if nested is not _NOT_PLAIN and type(nested) is dict:
-        return nested
-    return _through_a_message(context)
+    return _through_a_message(context) if plain is None else plain
 
 
-def _plain(  # noqa: C901, PLR0911 - on every decision: one loop without calls
+def _plain(  # noqa: C901, PLR0911 - on every decision: one loop, calls for rare kinds
     context: Mapping[str, Any],
 ) -> dict[str, Any] | None:
-    """Return a flat context of short ASCII text and ordinary numbers: most are. None: it is not."""
+    """Return a context of short ASCII text and ordinary numbers: most are. None: it is not."""
     if type(context) is not dict or len(context) > _PLAIN_BUDGET // (4 * _VALUE_COST):
         return None
     size = 0
+    budget: list[int] | None = None
     plain: dict[str, Any] = {}
     for key, value in context.items():
         if type(key) is not str or not key.isascii():
@@ -67,7 +63,10 @@ def _plain(  # noqa: C901, PLR0911 - on every decision: one loop without calls
             if not -MAX_EXACT_INTEGER <= value <= MAX_EXACT_INTEGER:
                 return None
         elif value is not None and kind is not bool:
-            return None
+            budget = budget or [_PLAIN_BUDGET]
+            value = _plain_value(value, _PLAIN_LEVELS, budget)  # noqa: PLW2901 - its copy
+            if value is _NOT_PLAIN:
+                return None
         size += len(key)
         plain[key] = value
     return plain if size < _PLAIN_BUDGET else None

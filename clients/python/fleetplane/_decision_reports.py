@@ -131,11 +131,10 @@ class DecisionRecorder:
         Raises:
             FleetError: the daemon refuses it, or does not answer; it is kept for later.
         """
+        await self._report_batches()
         for _ in range(len(self._kept) // BATCH + 1):
             self._cut()
-            while self._unreported:
-                await self._report(self._unreported[0])
-                self._unreported.popleft()
+            await self._report_batches()
 
     async def aclose(self) -> None:
         """Report what is left, for 5 s at most, and end; idempotent."""
@@ -170,6 +169,12 @@ class DecisionRecorder:
                 _log.exception("decisions could not be reported")
                 if self._unreported:
                     self._give_up(self._unreported.popleft())
+
+    async def _report_batches(self) -> None:
+        """Report what was cut; a batch stays until it is answered for."""
+        while self._unreported:
+            await self._report(self._unreported[0])
+            self._unreported.popleft()
 
     async def _report(self, batch: DecisionBatch) -> None:
         """Report a batch; one that is refused for what it says is given up, and counted."""
