@@ -38,6 +38,7 @@ from controlplane.storage.redis.audit_log import RedisAuditLog
 from controlplane.storage.redis.beat_log import RedisBeatLog
 from controlplane.storage.redis.change_feed import RedisChangeFeed
 from controlplane.storage.redis.connection import ServerFacts, StoreConnection
+from controlplane.storage.redis.decision_log import RedisDecisionLog
 from controlplane.storage.redis.embedded import EmbeddedStore
 from controlplane.storage.redis.ledger import RedisLedger
 from controlplane.storage.redis.shared_secret import shared_secret
@@ -255,6 +256,7 @@ class App:
                 RedisChangeFeed(connection, replica_id=replica_id)
             ),
             beat_log=RedisBeatLog(connection, replica_id=replica_id),
+            decision_log=RedisDecisionLog(connection),
             audit_log=RedisAuditLog(connection),
             clock=self._clock,
             ids=ids,

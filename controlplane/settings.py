@@ -130,6 +130,22 @@ class Settings(SecuritySettings, GovernanceSettings):
         " REQUIRE_APPROVAL match. Namespaces may set another.",
     )
     max_policies: int = Field(1000, ge=1, le=100_000, description="Policies per namespace.")
+    decision_log_hours: float = Field(
+        168.0, gt=0, le=87_600, description="How long recorded decisions are kept."
+    )
+    decision_log_mib: int = Field(
+        256,
+        ge=1,
+        le=1_048_576,
+        description="MiB of recorded decisions, packed, per namespace; the oldest go first.",
+    )
+    decision_queue: int = Field(
+        50_000,
+        ge=100,
+        le=10_000_000,
+        description="Decisions that wait for the store in each process; beyond, they are lost, "
+        "and the log says how many.",
+    )
     task_accept_seconds: float = Field(
         10.0,
         ge=0.5,

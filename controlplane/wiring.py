@@ -18,7 +18,6 @@ from controlplane.api.streams import StreamKeeper, StreamLimits
 from controlplane.api.v1.config_service import ConfigService
 from controlplane.api.v1.heartbeat import HeartbeatStream
 from controlplane.api.v1.lifecycle_service import LifecycleService
-from controlplane.api.v1.policy_service import PolicyService
 from controlplane.api.v1.registry_service import RegistryService
 from controlplane.api.v1.rollout_service import RolloutService
 from controlplane.api.v1.routing_service import RoutingService
@@ -28,6 +27,7 @@ from controlplane.domain.liveness import LivenessSettings
 from controlplane.domain.policies import Effect, OnMissing
 from controlplane.domain.policy_settings import PolicyDefaults
 from controlplane.governance_wiring import GovernanceParts, Ground
+from controlplane.policy_wiring import PolicyParts
 from controlplane.services.access.ports import (
     CertificateAuthority,
     CertificateReader,
@@ -48,10 +48,7 @@ from controlplane.services.lifecycle.drains import Drains
 from controlplane.services.lifecycle.emergency_stops import EmergencyStops
 from controlplane.services.lifecycle.lifecycle import Lifecycle
 from controlplane.services.liveness import Liveness
-from controlplane.services.policies.decisions import Decisions
-from controlplane.services.policies.policies import Policies
-from controlplane.services.policies.policy_watch import PolicyWatches
-from controlplane.services.policies.settings import PolicySettingsKeeper
+from controlplane.services.policies.decision_log_port import DecisionLog
 from controlplane.services.ports import BeatLog, ChangeFeed, IdSource, Ledger
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registry import Registry
@@ -76,7 +73,6 @@ from controlplane.tasks.task_dispatcher import TaskDispatcher
 from fleetplane.v1 import (
     config_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
-    policy_service_pb2_grpc,
     registry_service_pb2_grpc,
     rollout_service_pb2_grpc,
     routing_service_pb2_grpc,
@@ -98,6 +94,7 @@ class Ports:
     feed: ChangeFeed
     beat_log: BeatLog
     audit_log: AuditLog
+    decision_log: DecisionLog
     clock: LearningClock
     ids: IdSource
     verifier: TokenVerifier | None = None
@@ -174,6 +171,18 @@ class _Builder:
             limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
             guard=self._access.guard,
         )
+        self._policies = PolicyParts(
+            settings,
+            ports.decision_log,
+            ledger=ports.ledger,
+            visible=self._visible,
+            read_model=self._read_model,
+            hub=self._hub,
+            clock=ports.clock,
+            quotas=self._quotas,
+            page_tokens=self._tokens,
+            keeper=self._keeper,
+        )
         self._governance = GovernanceParts(
             Ground(
                 settings=settings,
@@ -232,7 +241,6 @@ class _Builder:
     def build(self) -> Replica:
         registry = self._registry_service()
         config = self._config_service()
-        policy = self._policy_service()
         lifecycle = self._lifecycle_service()
         task = self._task_service()
         routing = RoutingService(Routes(self._visible, self._read_model), self._tokens)
@@ -241,13 +249,13 @@ class _Builder:
         def add_services(server: grpc.aio.Server) -> None:
             registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
             config_service_pb2_grpc.add_ConfigServiceServicer_to_server(config, server)
-            policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
             lifecycle_service_pb2_grpc.add_LifecycleServiceServicer_to_server(lifecycle, server)
             task_service_pb2_grpc.add_TaskServiceServicer_to_server(task, server)
             routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(routing, server)
             rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollout, server)
             self._access.add_services(server)
             self._governance.add_services(server)
+            self._policies.add_services(server)
 
         loops, caught_up = self._loops()
         return Replica(
@@ -289,6 +297,7 @@ class _Builder:
             rollouts.run,
             *self._access.loops(),
             *self._governance.loops(),
+            *self._policies.loops(),
         )
         return loops, follower.caught_up
 
@@ -337,22 +346,6 @@ class _Builder:
             self._tokens,
             self._keeper,
             self._access.guard,
-        )
-
-    def _policy_service(self) -> PolicyService:
-        policies = Policies(
-            self._visible,
-            self._read_model,
-            max_policies=self._settings.max_policies,
-            quotas=self._quotas,
-        )
-        return PolicyService(
-            policies,
-            Decisions(self._read_model, self._clock),
-            PolicyWatches(self._read_model, self._hub, self._clock),
-            PolicySettingsKeeper(self._visible, self._read_model),
-            self._tokens,
-            self._keeper,
         )
 
     def _lifecycle_service(self) -> LifecycleService:

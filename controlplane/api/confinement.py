@@ -38,6 +38,8 @@ class Kind(Enum):
     """A process that registers; the registry itself keeps it apart from those of others."""
     TASK = auto()
     """A task that the agent holds or has held."""
+    APPROVAL = auto()
+    """An approval of what the agent wants to do."""
     NOBODYS = auto()
     """Something that belongs to no agent."""
 
@@ -107,9 +109,7 @@ class Ownership:
             keys = list(dict.fromkeys(claim.name for claim in claims if claim.kind is kind))
             for record in await self._ledger.read(namespace, collection, keys) if keys else ():
                 if record is not None:
-                    value = record.value
-                    holders = _holders(value) if kind is Kind.TASK else (value.agent_id,)
-                    stored[kind, record.key] = holders
+                    stored[kind, record.key] = _OWNERS[kind](record.value)
         return [
             (claim.name,) if claim.kind is Kind.AGENT else stored.get((claim.kind, claim.name))
             for claim in claims
@@ -129,7 +129,11 @@ class Ownership:
 
 
 _COLLECTIONS: Final = MappingProxyType(
-    {Kind.INSTANCE: Collection.INSTANCES, Kind.TASK: Collection.TASKS}
+    {
+        Kind.INSTANCE: Collection.INSTANCES,
+        Kind.TASK: Collection.TASKS,
+        Kind.APPROVAL: Collection.APPROVALS,
+    }
 )
 
 
@@ -154,6 +158,9 @@ def _is_own(  # noqa: PLR0911 - one per kind
         case Kind.TASK:
             task = view.work.tasks.all.get(claim.name)
             return None if task is None else not ids.isdisjoint(_holders(task))
+        case Kind.APPROVAL:
+            approval = view.governance.table(Collection.APPROVALS).get(claim.name)
+            return None if approval is None else approval.action.agent_id in ids
         case _:
             return False
 
@@ -165,6 +172,16 @@ def _holders(task: Task) -> tuple[str, ...]:
     """Return the agents that hold a task or have held it, as far as its record remembers."""
     hops = tuple(hop.agent_id for hop in task.hops)
     return (task.agent_id, *hops) if task.agent_id else hops
+
+
+_OWNERS: Final[Mapping[Kind, Callable[[Any], tuple[str, ...]]]] = MappingProxyType(
+    {
+        Kind.INSTANCE: lambda instance: (instance.agent_id,),
+        Kind.TASK: _holders,
+        Kind.APPROVAL: lambda approval: (approval.action.agent_id,),
+    }
+)
+"""Kind -> the agent_ids that a stored record of it belongs to."""
 
 
 def _registered(request: Any, prefix: str = "") -> Iterable[Claim]:
@@ -211,6 +228,15 @@ def _task(request: Any) -> Iterable[Claim]:
     yield Claim(Kind.TASK, request.task_id, "task_id")
 
 
+def _approval(request: Any) -> Iterable[Claim]:
+    yield Claim(Kind.APPROVAL, request.approval_id, "approval_id")
+
+
+def _agent_and_approval(request: Any) -> Iterable[Claim]:
+    yield from _agent(request)
+    yield from _approval(request)
+
+
 def _scope(request: Any, field: str = "scope") -> Iterable[Claim]:
     scope = request.scope
     yield Claim(Kind.NAME, scope.agent_name, f"{field}.agent_name")
@@ -251,12 +277,14 @@ def _named(request: Any) -> Iterable[Claim]:
 _REGISTRY: Final = "/fleetplane.v1.RegistryService/"
 _CONFIG: Final = "/fleetplane.v1.ConfigService/"
 _POLICY: Final = "/fleetplane.v1.PolicyService/"
+_DECISIONS: Final = "/fleetplane.v1.DecisionService/"
 _LIFECYCLE: Final = "/fleetplane.v1.LifecycleService/"
 _TASKS: Final = "/fleetplane.v1.TaskService/"
 _ROUTING: Final = "/fleetplane.v1.RoutingService/"
 _ROLLOUTS: Final = "/fleetplane.v1.RolloutService/"
 _EXPERIMENTS: Final = "/fleetplane.v1.ExperimentService/"
 _NAMESPACES: Final = "/fleetplane.v1.NamespaceService/"
+_APPROVALS: Final = "/fleetplane.v1.ApprovalService/"
 _PROMPTS: Final = "/fleetplane.v1.PromptService/"
 
 CONFINED: Final[Mapping[str, Claims]] = MappingProxyType(
@@ -271,6 +299,11 @@ CONFINED: Final[Mapping[str, Claims]] = MappingProxyType(
         _POLICY + "EvaluatePolicy": _agent,
         _POLICY + "BatchEvaluatePolicy": _agents_of_items,
         _POLICY + "WatchPolicies": _watched_agents,
+        _DECISIONS + "RecordDecisions": _agent,
+        _APPROVALS + "GetApproval": _approval,
+        _APPROVALS + "WaitApproval": _approval,
+        _APPROVALS + "CancelApproval": _approval,
+        _APPROVALS + "ConsumeApproval": _agent_and_approval,
         _LIFECYCLE + "Drain": _agent_and_instance,
         _LIFECYCLE + "GetDrain": _agent_and_instance,
         _TASKS + "WatchTasks": _instance,
@@ -308,6 +341,9 @@ NOT_FOR_AGENTS: Final[Mapping[str, str]] = MappingProxyType(
         _CONFIG + "WaitForConvergence": _OTHERS,
         _POLICY + "GetPolicy": _OF_ALL,
         _POLICY + "ListPolicies": _OF_ALL,
+        _DECISIONS + "GetDecision": _OTHERS,
+        _DECISIONS + "QueryDecisions": _OTHERS,
+        _DECISIONS + "ExplainDecision": _OTHERS,
         _LIFECYCLE + "GetEmergencyStop": _OTHERS,
         _TASKS + "ListTasks": _WORK,
         _TASKS + "FollowTasks": "it is for those who submit tasks",
@@ -328,6 +364,9 @@ NOT_FOR_AGENTS: Final[Mapping[str, str]] = MappingProxyType(
         _EXPERIMENTS + "ListExperiments": _OF_ALL,
         _EXPERIMENTS + "AnalyzeExperiment": _OF_ALL,
         _NAMESPACES + "GetNamespace": _OF_ALL,
+        _APPROVALS + "ListApprovals": _OTHERS,
+        _APPROVALS + "WatchApprovals": _OTHERS,
+        _APPROVALS + "ListStandingGrants": _OF_ALL,
         _NAMESPACES + "GetUsage": _OF_ALL,
     }
 )

@@ -103,6 +103,7 @@ WRITE_SECONDS: Final = 15.0  # a store that fails over answers within that, or n
 BATCH_SECONDS: Final = 60.0  # 500 registrations against a slow store
 CONVERGENCE_SECONDS: Final = 600.0  # WaitForConvergence waits at most 10 min by contract
 DRAIN_WAIT_SECONDS: Final = 610.0  # GetDrain waits at most 10 min by contract, and then answers
+APPROVAL_WAIT_SECONDS: Final = 60.0  # WaitApproval waits at most 55 s by contract, and then answers
 STOP_WAIT_SECONDS: Final = 90.0  # a slow write, then 60 s for the acknowledgements, by contract
 PROBE_SECONDS: Final = 5.0  # health probes give up earlier
 
@@ -224,6 +225,7 @@ def _probe(name: str, permission: Permission, *, streaming: bool = False) -> Met
 _REGISTRY: Final = "/fleetplane.v1.RegistryService/"
 _CONFIG: Final = "/fleetplane.v1.ConfigService/"
 _POLICY: Final = "/fleetplane.v1.PolicyService/"
+_DECISIONS: Final = "/fleetplane.v1.DecisionService/"
 _LIFECYCLE: Final = "/fleetplane.v1.LifecycleService/"
 _TASKS: Final = "/fleetplane.v1.TaskService/"
 _ROUTING: Final = "/fleetplane.v1.RoutingService/"
@@ -234,6 +236,7 @@ _ACCESS: Final = "/fleetplane.v1.AccessService/"
 _NAMESPACES: Final = "/fleetplane.v1.NamespaceService/"
 _AUDIT: Final = "/fleetplane.v1.AuditService/"
 _PROMPTS: Final = "/fleetplane.v1.PromptService/"
+_APPROVALS: Final = "/fleetplane.v1.ApprovalService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _CHANNELZ: Final = "/grpc.channelz.v1.Channelz/"
 
@@ -266,6 +269,10 @@ _ROWS: Final = (
     _write(_POLICY + "DeletePolicy", Permission.OPERATE),
     _read(_POLICY + "GetPolicySettings"),
     _write(_POLICY + "UpdatePolicySettings", Permission.OPERATE),
+    _read(_DECISIONS + "GetDecision"),
+    _read(_DECISIONS + "QueryDecisions"),
+    _read(_DECISIONS + "ExplainDecision"),
+    _batch(_DECISIONS + "RecordDecisions", Permission.REPORT, audited=False),
     _write(_LIFECYCLE + "Activate", Permission.OPERATE, idempotent=True),
     _write(_LIFECYCLE + "Deactivate", Permission.OPERATE, idempotent=True),
     # A process that is told to stop drains itself.
@@ -384,6 +391,21 @@ _ROWS: Final = (
     _batch(_PROMPTS + "ComparePromptVersions", Permission.READ, audited=False),
     _write(_PROMPTS + "SetLabelGate", Permission.OPERATE),
     _work(_PROMPTS + "MarkPromptUsed", Permission.REPORT),
+    _read(_APPROVALS + "GetApproval"),
+    _read(_APPROVALS + "ListApprovals"),
+    _wait(_APPROVALS + "WaitApproval", APPROVAL_WAIT_SECONDS),
+    _stream(_APPROVALS + "WatchApprovals", Permission.READ),
+    _write(_APPROVALS + "DecideApproval", Permission.APPROVE, idempotent=True),
+    _batch(_APPROVALS + "BatchDecideApprovals", Permission.APPROVE, audited=True),
+    _write(_APPROVALS + "DelegateApproval", Permission.APPROVE),
+    # Who no longer wants to act says so.
+    _write(_APPROVALS + "CancelApproval", Permission.APPROVE, idempotent=True, own=True),
+    _write(_APPROVALS + "RevokeApproval", Permission.APPROVE, idempotent=True),
+    _work(_APPROVALS + "ConsumeApproval", Permission.REPORT),
+    _write(_APPROVALS + "ExtendApproval", Permission.APPROVE, idempotent=True),
+    _write(_APPROVALS + "CreateStandingGrant", Permission.APPROVE),
+    _read(_APPROVALS + "ListStandingGrants"),
+    _write(_APPROVALS + "RevokeStandingGrant", Permission.APPROVE, idempotent=True),
     _probe(_HEALTH + "Check", Permission.PUBLIC),
     _probe(_HEALTH + "List", Permission.PUBLIC),
     _probe(_HEALTH + "Watch", Permission.PUBLIC, streaming=True),

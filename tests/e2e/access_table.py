@@ -79,6 +79,9 @@ TABLE: Final = (
             ConfigService/GetExtraSchema
             ConfigService/WaitForConvergence
             PolicyService/GetPolicy
+            DecisionService/GetDecision
+            DecisionService/QueryDecisions
+            DecisionService/ExplainDecision
             PolicyService/ListPolicies
             PolicyService/GetPolicySettings
             LifecycleService/GetEmergencyStop
@@ -110,6 +113,7 @@ TABLE: Final = (
             TaskService/ReportProgress
             TaskService/CompleteTask
             TaskService/FailTask
+            DecisionService/RecordDecisions
             ExperimentService/RecordExposure
             ExperimentService/BatchRecordExposures
             ExperimentService/RecordOutcome

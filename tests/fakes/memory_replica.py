@@ -17,6 +17,7 @@ from controlplane.settings import Settings
 from controlplane.storage.memory.audit_log import MemoryAuditLog
 from controlplane.storage.memory.beat_log import MemoryBeatLog
 from controlplane.storage.memory.change_feed import MemoryChangeFeed
+from controlplane.storage.memory.decision_log import MemoryDecisionLog
 from controlplane.storage.memory.ledger import MemoryLedger
 from controlplane.storage.memory.store import MemoryStore
 from controlplane.tasks.runner import run_tasks
@@ -85,6 +86,7 @@ async def memory_replica(
             ledger=MemoryLedger(store),
             feed=feed,
             beat_log=MemoryBeatLog(store, "replica"),
+            decision_log=MemoryDecisionLog(store),
             audit_log=MemoryAuditLog(store),
             clock=clock,
             ids=TimeSortedIds(),

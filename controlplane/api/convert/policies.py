@@ -33,6 +33,7 @@ from controlplane.domain.policies import (
 )
 from controlplane.services.policies.decisions import Question
 from fleetplane.v1 import policy_service_pb2 as pb
+from fleetplane.v1.approval_service_pb2 import ConsumeApprovalRequest
 
 MAX_BATCH = 256
 """Items of BatchEvaluatePolicy: a batch must not hold up the loop for more than a few ms."""
@@ -54,7 +55,7 @@ ON_MISSING = EnumPair(pb.OnMissing, "ON_MISSING_", OnMissing)
 
 _EXPLAIN = EnumPair(pb.ExplainLevel, "EXPLAIN_LEVEL_", ExplainLevel)
 
-_REASONS = {
+REASONS = {
     DecisionReason.POLICY: pb.PolicyDecision.REASON_POLICY,
     DecisionReason.GUARDRAIL: pb.PolicyDecision.REASON_GUARDRAIL,
     DecisionReason.DEFAULT: pb.PolicyDecision.REASON_DEFAULT,
@@ -62,6 +63,7 @@ _REASONS = {
     DecisionReason.NO_POLICY_LOADED: pb.PolicyDecision.REASON_NO_POLICY_LOADED,
     DecisionReason.LOG_ONLY: pb.PolicyDecision.REASON_OBSERVED,
 }
+"""Why a decision came out as it did."""
 
 _TRUTHS = {
     Truth.TRUE: pb.TRUTH_TRUE,
@@ -209,7 +211,7 @@ def explain_from_proto(level: "pb.ExplainLevel.ValueType") -> ExplainLevel:
 
 
 def question_from_proto(
-    item: pb.EvaluatePolicyRequest | pb.EvaluationItem, within: int
+    item: pb.EvaluatePolicyRequest | pb.EvaluationItem | ConsumeApprovalRequest, within: int
 ) -> Question:
     """Return the question of a request or of one item of a batch; `within` so many bytes.
 
@@ -226,13 +228,18 @@ def question_from_proto(
         action=item.action,
         tool=item.tool,
         claims=struct_to_json(context, "context"),
-        session_id=_session_id(item.session_id) if item.session_id else "",
+        session_id=session_from_proto(item.session_id) if item.session_id else "",
     )
 
 
-def _session_id(text: str) -> str:
+def session_from_proto(text: str, field: str = "session_id") -> str:
+    """Return the id of a session.
+
+    Raises:
+        InvalidArgument: it is too long.
+    """
     if len(text.encode()) > MAX_SESSION_BYTES:
-        raise InvalidArgument.of("session_id", f"is longer than {MAX_SESSION_BYTES} bytes")
+        raise InvalidArgument.of(field, f"is longer than {MAX_SESSION_BYTES} bytes")
     return text
 
 
@@ -240,7 +247,7 @@ def decision_to_proto(decision: Decision) -> pb.PolicyDecision:
     """Return a decision as a message, without its id."""
     message = pb.PolicyDecision(
         action=EFFECTS.to_wire(decision.effect),
-        reason=_REASONS[decision.reason],
+        reason=REASONS[decision.reason],
         message=decision.message,
         policy_revision=decision.revision,
     )
@@ -257,11 +264,12 @@ def decision_to_proto(decision: Decision) -> pb.PolicyDecision:
     if decision.indeterminate:
         message.indeterminate_policies.extend(decision.indeterminate)
     if decision.explanation:
-        message.explanations.extend(_explanation_to_proto(e) for e in decision.explanation)
+        message.explanations.extend(explanation_to_proto(e) for e in decision.explanation)
     return message
 
 
-def _explanation_to_proto(explanation: PolicyExplanation) -> pb.PolicyExplanation:
+def explanation_to_proto(explanation: PolicyExplanation) -> pb.PolicyExplanation:
+    """Return how one policy judged as a message."""
     condition = explanation.condition
     return pb.PolicyExplanation(
         policy_id=explanation.policy_id,

@@ -47,12 +47,14 @@ class StoredBatch(NamedTuple):
 class DecisionLog(Protocol):
     """The recorded decisions. Every method MAY raise StoreUnavailable."""
 
-    async def append(self, namespace: str, batch: DecisionBatch) -> bool:
+    async def append(
+        self, namespace: str, batch: DecisionBatch, *, memory_seconds: int = SOURCE_MEMORY_SECONDS
+    ) -> bool:
         """Add a batch at the end; return False if it was there already.
 
         MUST have happened when this returns, as durably as commits of the ledger. After
         StoreUnavailable it may or may not have; repeating it MUST NOT write it twice within
-        `SOURCE_MEMORY_SECONDS`. A batch whose `sequence` is not above the last one of its `source`
+        `memory_seconds`. A batch whose `sequence` is not above the last one of its `source`
         MUST be taken for a repetition.
         """
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from controlplane.domain.decisions.masking import mask_of
 from controlplane.domain.decisions.records import DecisionRecord, Origin
-from controlplane.domain.policies import Decision, PolicySet
+from controlplane.domain.policies import Decision
 from controlplane.domain.policy_settings import DecisionLogRule, DecisionLogSettings, Durability
 from controlplane.services.policies.answers import Answered
 from controlplane.services.policies.decision_log_port import DecisionBatch
@@ -66,21 +66,18 @@ class Recorder:
         self,
         source: str,
         *,
-        digest_of: Callable[[str, PolicySet], str] = lambda _namespace, _rules: "",
         max_records: int = MAX_RECORDS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         """Record as `source`, the replica's part of `DecisionIds`.
 
-        `digest_of` names a set of policies; it is called once per batch and set. The bounds hold
-        for all namespaces together; one of them fills half of them at most.
+        The bounds hold for all namespaces together; one of them fills half of them at most.
         """
         self.source = source
         self.queues: dict[str, DecisionQueue] = {}
         self.bounds = Bounds(max_records, max_bytes)
         self.synchronous = asyncio.Event()
         """Set when a call waits for its record."""
-        self._digest_of = digest_of
         self._sequence = count(1)
         self._listeners: list[Listener] = []
 
@@ -191,40 +188,11 @@ class Recorder:
 
     def _packed(self, namespace: str, chunk: Sequence[Taken], source: str) -> DecisionBatch:
         builder = ColumnsBuilder(Origin.SERVER)
-        digests: dict[int, str] = {}
         for taken in chunk:
-            self._add(builder, namespace, taken, digests)
+            _add(builder, taken)
         if self._listeners:
             self._tell(namespace, chunk)
         return builder.batch(source, next(self._sequence))
-
-    def _add(
-        self, builder: ColumnsBuilder, namespace: str, taken: Taken, digests: dict[int, str]
-    ) -> None:
-        caller = builder.caller(taken.caller)
-        mask = mask_of(taken.masked_paths) if taken.masked_paths else None
-        for decision, decision_id, request, rules, session_id, _ in taken.answers:
-            digest = digests.get(id(rules))
-            if digest is None:
-                digest = digests[id(rules)] = self._digest_of(namespace, rules)
-            row = len(builder.decision_id)
-            claims = request.claims
-            if mask is not None and claims:
-                claims, paths = mask.apply(claims)
-                if paths:
-                    builder.masked_paths[row] = paths
-            if taken.sample_rate < 1:
-                builder.sample_rate[row] = taken.sample_rate
-            builder.decision_id.append(decision_id)
-            builder.at_ms.append(request.now_ms)
-            builder.answer_of.append(builder.answer(_unexplained(decision), digest))
-            builder.facts_of.append(builder.agent(request.facts))
-            builder.caller_of.append(caller)
-            builder.action.append(request.action)
-            builder.tool.append(request.tool)
-            builder.session_id.append(session_id)
-            builder.claims.append(claims)
-            builder.latency_ns.append(taken.latency_ns)
 
     def _tell(self, namespace: str, chunk: Sequence[Taken]) -> None:
         records = [
@@ -249,6 +217,30 @@ class Recorder:
                 listener(namespace, records)
             except Exception:  # noqa: BLE001 - the record must not depend on who listens
                 _log.exception("a listener to decisions failed")
+
+
+def _add(builder: ColumnsBuilder, taken: Taken) -> None:
+    caller = builder.caller(taken.caller)
+    mask = mask_of(taken.masked_paths) if taken.masked_paths else None
+    for decision, decision_id, request, rules, session_id, _ in taken.answers:
+        row = len(builder.decision_id)
+        claims = request.claims
+        if mask is not None and claims:
+            claims, paths = mask.apply(claims)
+            if paths:
+                builder.masked_paths[row] = paths
+        if taken.sample_rate < 1:
+            builder.sample_rate[row] = taken.sample_rate
+        builder.decision_id.append(decision_id)
+        builder.at_ms.append(request.now_ms)
+        builder.answer_of.append(builder.answer(_unexplained(decision), rules.digest))
+        builder.facts_of.append(builder.agent(request.facts))
+        builder.caller_of.append(caller)
+        builder.action.append(request.action)
+        builder.tool.append(request.tool)
+        builder.session_id.append(session_id)
+        builder.claims.append(claims)
+        builder.latency_ns.append(taken.latency_ns)
 
 
 def _unexplained(decision: Decision) -> Decision:

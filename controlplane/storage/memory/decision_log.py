@@ -16,13 +16,15 @@ class MemoryDecisionLog:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    async def append(self, namespace: str, batch: DecisionBatch) -> bool:
+    async def append(
+        self, namespace: str, batch: DecisionBatch, *, memory_seconds: int = SOURCE_MEMORY_SECONDS
+    ) -> bool:
         """Add a batch; see `DecisionLog.append`."""
         log, now_ms = self._of(namespace), self._store.now_ms()
         last, forgotten_at_ms = log.sources.get(batch.source, (0, 0))
         if now_ms < forgotten_at_ms and last >= batch.sequence:
             return False
-        log.sources[batch.source] = batch.sequence, now_ms + SOURCE_MEMORY_SECONDS * 1000
+        log.sources[batch.source] = batch.sequence, now_ms + memory_seconds * 1000
         number = log.last[1] + 1 if log.last[0] >= now_ms else 0
         log.last = max(now_ms, log.last[0]), number
         log.batches.append(StoredBatch(f"{log.last[0]}-{number}", batch))

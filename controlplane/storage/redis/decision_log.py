@@ -41,14 +41,16 @@ class RedisDecisionLog:
     def __init__(self, connection: StoreConnection) -> None:
         self._connection = connection
 
-    async def append(self, namespace: str, batch: DecisionBatch) -> bool:
+    async def append(
+        self, namespace: str, batch: DecisionBatch, *, memory_seconds: int = SOURCE_MEMORY_SECONDS
+    ) -> bool:
         """Add a batch; see `DecisionLog.append`."""
         keys = keys_of(namespace)
         head: _Head = (batch.source, batch.sequence, batch.count, batch.first_ms, batch.last_ms)
         added: int = await self._connection.run(
             _APPEND,
             (keys.decisions, keys.decision_source(batch.source), keys.decision_bytes),
-            (batch.sequence, SOURCE_MEMORY_SECONDS, _pack(head), batch.packed),
+            (batch.sequence, memory_seconds, _pack(head), batch.packed),
         )
         return added == 1
 

@@ -653,7 +653,7 @@ class RecordDecisionsRequest(_message.Message):
     agent_id: _builtins.str
     """Whose decisions. Required."""
     batch_id: _builtins.str
-    """Makes a retry safe for a day. Unique per agent. 1-128 bytes. Required."""
+    """Makes a retry safe for ten minutes. Unique per agent. 1-128 bytes. Required."""
     number_lost: _builtins.int
     """How many the agent made and could not keep, since its last report."""
     @_builtins.property
