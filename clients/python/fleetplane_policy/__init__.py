@@ -44,6 +44,7 @@ from fleetplane_policy.model import (
     Target,
     Truth,
 )
+from fleetplane_policy.reads import claims_read, overlaps, settled
 from fleetplane_policy.validation import (
     is_identifier,
     require_valid_policy,
@@ -83,13 +84,16 @@ __all__ = [
     "Source",
     "Target",
     "Truth",
+    "claims_read",
     "digest_of",
     "is_identifier",
     "lint",
+    "overlaps",
     "policy_digest",
     "require_valid_policy",
     "same_content",
     "set_digest",
+    "settled",
     "validate_claims",
     "validate_policy",
 ]

@@ -40,12 +40,15 @@ from fleetplane_policy import (
     Source,
     Target,
     Truth,
+    claims_read,
     digest_of,
     is_identifier,
     lint,
+    overlaps,
     policy_digest,
     same_content,
     set_digest,
+    settled,
 )
 
 __all__ = [
@@ -79,14 +82,17 @@ __all__ = [
     "Source",
     "Target",
     "Truth",
+    "claims_read",
     "compile_policies",
     "digest_of",
     "is_identifier",
     "lint",
+    "overlaps",
     "policy_digest",
     "require_valid_policy",
     "same_content",
     "set_digest",
+    "settled",
     "validate_claims",
     "validate_policy",
 ]
