@@ -6,7 +6,7 @@ state is read and only what differs is sent, so a slow watcher gets the latest a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -117,7 +117,7 @@ class PolicyWatches:
         *,
         held: Position | None = None,
         bookmark_seconds: float = BOOKMARK_SECONDS,
-    ) -> AsyncIterator[PolicyEvent]:
+    ) -> AsyncGenerator[PolicyEvent, None]:
         """Yield what differs from what the watcher holds, then every change, for ever.
 
         Raises:
