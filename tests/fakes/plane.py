@@ -24,11 +24,14 @@ CALLER = Caller(name="ada")
 
 
 class Plane:
-    """A plane without a network. `ledger` may be wrapped to make it fail."""
+    """A plane without a network. `ledger` may be wrapped to make it fail.
 
-    def __init__(self, wrap: Any = None, **policies: Any) -> None:
-        self.clock = FakeClock()
-        self.store = MemoryStore(self.clock)
+    `beside` another plane it is a second replica over the same store, on the same clock.
+    """
+
+    def __init__(self, wrap: Any = None, *, beside: "Plane | None" = None, **policies: Any) -> None:
+        self.clock = beside.clock if beside is not None else FakeClock()
+        self.store = beside.store if beside is not None else MemoryStore(self.clock)
         self.ledger: Ledger = MemoryLedger(self.store)
         if wrap is not None:
             self.ledger = wrap(self.ledger)

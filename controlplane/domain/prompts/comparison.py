@@ -20,6 +20,9 @@ from controlplane.domain.prompts.significance import RESAMPLES, mcnemar_p, paire
 MAX_REGRESSED: Final = 100
 """Items that are named; the count is exact."""
 
+_ROUNDING: Final = 1e-9
+"""What sums of thousands of numbers are off by: exactly the bound is within it."""
+
 
 class Verdict(StrEnum):
     """What a comparison says."""
@@ -248,6 +251,6 @@ class _Findings:
             self.lacking(f"{what} were recorded for the baseline only")
             return None
         grown = new / old - 1
-        if grown > limit:
+        if grown > limit + _ROUNDING:
             self.worse(f"{what} grew by {grown:.1%}, more than {limit:.1%}")
         return grown
