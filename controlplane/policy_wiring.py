@@ -12,6 +12,9 @@ from controlplane.api.pagination import PageTokens
 from controlplane.api.streams import StreamKeeper
 from controlplane.api.v1.decision_service import DecisionService, DecisionUseCases
 from controlplane.api.v1.policy_service import PolicyService
+from controlplane.services.approvals.opening import ApprovalOpening
+from controlplane.domain.policies import Effect, OnMissing
+from controlplane.domain.policy_settings import PolicyDefaults
 from controlplane.services.hub import Hub
 from controlplane.services.namespaces.quotas import QuotaKeeper
 from controlplane.services.policies.decision_history import DecisionHistory
@@ -49,6 +52,7 @@ class PolicyParts:
         quotas: QuotaKeeper,
         page_tokens: PageTokens,
         keeper: StreamKeeper,
+        approvals: ApprovalOpening,
     ) -> None:
         ids = DecisionIds()
         self.recorder = Recorder(ids.source, max_records=settings.decision_queue)
@@ -77,6 +81,7 @@ class PolicyParts:
             self.decisions,
             PolicyWatches(read_model, hub, clock),
             PolicySettingsKeeper(visible, read_model),
+            approvals,
             page_tokens,
             keeper,
         )
@@ -92,3 +97,10 @@ class PolicyParts:
         decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(
             self._decision_service, server
         )
+
+
+def policy_defaults(settings: Settings) -> PolicyDefaults:
+    """Return what holds for policies where a namespace sets nothing."""
+    return PolicyDefaults(
+        effect=Effect(settings.policy_default), on_missing=OnMissing(settings.policy_on_missing)
+    )

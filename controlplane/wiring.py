@@ -22,12 +22,11 @@ from controlplane.api.v1.registry_service import RegistryService
 from controlplane.api.v1.rollout_service import RolloutService
 from controlplane.api.v1.routing_service import RoutingService
 from controlplane.api.v1.task_service import TaskService
+from controlplane.approvals_wiring import ApprovalParts
 from controlplane.domain.audit.chain import NO_KEYS, Keys
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.domain.policies import Effect, OnMissing
-from controlplane.domain.policy_settings import PolicyDefaults
 from controlplane.governance_wiring import GovernanceParts, Ground
-from controlplane.policy_wiring import PolicyParts
+from controlplane.policy_wiring import PolicyParts, policy_defaults
 from controlplane.services.access.ports import (
     CertificateAuthority,
     CertificateReader,
@@ -171,6 +170,19 @@ class _Builder:
             limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
             guard=self._access.guard,
         )
+        self._approvals = ApprovalParts(
+            settings,
+            ledger=ports.ledger,
+            visible=self._visible,
+            read_model=self._read_model,
+            clock=ports.clock,
+            ids=ports.ids,
+            page_tokens=self._tokens,
+            keeper=self._keeper,
+            guard=self._access.guard,
+            shutdown=shutdown,
+            may=self._access.may,
+        )
         self._policies = PolicyParts(
             settings,
             ports.decision_log,
@@ -182,6 +194,7 @@ class _Builder:
             quotas=self._quotas,
             page_tokens=self._tokens,
             keeper=self._keeper,
+            approvals=self._approvals.opening,
         )
         self._governance = GovernanceParts(
             Ground(
@@ -255,6 +268,7 @@ class _Builder:
             rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollout, server)
             self._access.add_services(server)
             self._governance.add_services(server)
+            self._approvals.add_services(server)
             self._policies.add_services(server)
 
         loops, caught_up = self._loops()
@@ -297,6 +311,7 @@ class _Builder:
             rollouts.run,
             *self._access.loops(),
             *self._governance.loops(),
+            *self._approvals.loops(),
             *self._policies.loops(),
         )
         return loops, follower.caught_up
@@ -384,13 +399,6 @@ class _Builder:
     def _rollout_service(self) -> RolloutService:
         rollouts = Rollouts(self._visible, self._read_model, self._ports.ids, self._clock)
         return RolloutService(rollouts, self._tokens, self._keeper)
-
-
-def policy_defaults(settings: Settings) -> PolicyDefaults:
-    """Return what holds for policies where a namespace sets nothing."""
-    return PolicyDefaults(
-        effect=Effect(settings.policy_default), on_missing=OnMissing(settings.policy_on_missing)
-    )
 
 
 def liveness_settings(settings: Settings) -> LivenessSettings:

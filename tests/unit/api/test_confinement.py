@@ -74,8 +74,12 @@ def test_every_id_that_a_confined_request_names_is_claimed(name):
     assert ids_in(request) <= claimed
 
 
-SPOKEN_FOR = {"request_id", "task_id"}
-"""`request_id` names nothing; a lease's task is bound to its instance by the rules of leases."""
+SPOKEN_FOR = {"request_id", "task_id", "session_id", "batch_id"}
+"""`request_id` and `batch_id` name nothing, a session belongs to whoever speaks of it; a lease's
+task is bound to its instance by the rules of leases."""
+
+SAID_BY_POLICIES = {"PolicyDecision"}
+"""Messages that name policies and decisions, no agents."""
 
 
 def filled(descriptor: Any, prefix: str = "") -> Any:
@@ -88,6 +92,8 @@ def filled(descriptor: Any, prefix: str = "") -> Any:
         if part is None:
             if names_something(field):
                 setattr(message, field.name, path)
+        elif part.name in SAID_BY_POLICIES:
+            continue
         elif part.file.package.startswith("fleetplane") and not part.GetOptions().map_entry:
             value = filled(part, f"{path}.")
             if field.is_repeated:
