@@ -24,8 +24,9 @@ from controlplane.api.stream_guard import StreamGuard
 from controlplane.api.v1.access_service import AccessService
 from controlplane.api.v1.identity_service import IdentityService
 from controlplane.api.v1.namespace_service import NamespaceService
+from controlplane.domain.access.permissions import Permission
 from controlplane.domain.access.spiffe import AgentRule, own_agent
-from controlplane.domain.identity import AgentIdentity
+from controlplane.domain.identity import AgentIdentity, Caller
 from controlplane.services.access.api_tokens import ApiTokens
 from controlplane.services.access.authenticator import Authenticator
 from controlplane.services.access.authoriser import Authoriser
@@ -98,6 +99,8 @@ class AccessParts:
             streams_per_caller=settings.streams_per_caller,
             beats_per_second=settings.beats_per_second,
             max_streams=settings.max_streams,
+            enrolments_per_second=settings.enrolments_per_second,
+            wrong_credentials_per_second=settings.wrong_credentials_per_second,
         )
         self.gate = Gate(self._authoriser, read_model, ledger, self.limits.entered)
         self.front_door = FrontDoor(overload_lag_seconds=settings.overload_lag_seconds)
@@ -112,6 +115,10 @@ class AccessParts:
         self._token_uses = TokenUses(ledger, read_model, clock)
         self._removal = NamespaceRemoval(visible, read_model, clock)
         self.identification = self._identification(verifier, reader, admins)
+
+    def may(self, caller: Caller, permission: Permission, namespace: str) -> bool:
+        """Return whether a caller has a permission in a namespace."""
+        return self._authoriser.objection(caller, permission, namespace) is None
 
     def _identification(
         self,

@@ -12,6 +12,13 @@ from controlplane.security_settings import is_safe_url
 class GovernanceSettings(BaseSettings):
     """The part of `Settings` about approvals."""
 
+    approval_retention_seconds: float = Field(
+        7 * 24 * 3600,
+        ge=600,
+        le=90 * 24 * 3600,
+        description="How long approvals and standing grants that have ended are kept. What "
+        "happened stays in the audit.",
+    )
     approval_webhook_url: str = Field(
         "",
         description="Where approvals are told of, signed as Standard Webhooks says: opened, "

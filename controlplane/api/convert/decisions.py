@@ -5,12 +5,15 @@ object. Its message is therefore serialised once; an answer is those bytes and i
 inside others are a tag, their length and their bytes, and fields may come in any order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
+from controlplane.api.convert.approvals import STATES
 from controlplane.api.convert.policies import decision_to_proto
 from controlplane.api.status import entry_error_of
 from controlplane.api.wire import length_delimited
+from controlplane.domain.approvals.model import Approval
 from controlplane.domain.errors import DomainError
 from controlplane.domain.policies import Decision
 from controlplane.services.policies.decisions import Answered
@@ -23,6 +26,7 @@ _RESPONSE_DECISION: Final = pb.EvaluatePolicyResponse.DECISION_FIELD_NUMBER
 _RESULT_DECISION: Final = pb.EvaluationResult.DECISION_FIELD_NUMBER
 _BATCH_RESULTS: Final = pb.BatchEvaluatePolicyResponse.RESULTS_FIELD_NUMBER
 _DECISION_ID: Final = pb.PolicyDecision.DECISION_ID_FIELD_NUMBER
+_NO_APPROVALS: Final[Mapping[int, Approval]] = MappingProxyType({})
 
 
 class DecisionBytes:
@@ -32,20 +36,30 @@ class DecisionBytes:
         self._kept: dict[int, tuple[Decision, bytes]] = {}
         """`id` of a decision -> the decision, which keeps that id taken, and its bytes."""
 
-    def response(self, answer: Answered) -> bytes:
-        """Return a serialised `EvaluatePolicyResponse`."""
-        return length_delimited(_RESPONSE_DECISION, self._decision(answer))
+    def response(self, answer: Answered, approval: Approval | None = None) -> bytes:
+        """Return a serialised `EvaluatePolicyResponse`; `approval` stands for what was asked."""
+        about = b"" if approval is None else _about(approval)
+        return length_delimited(_RESPONSE_DECISION, self._decision(answer) + about)
 
-    def batch(self, revision: int, answers: Iterable[Answered | DomainError]) -> bytes:
-        """Return a serialised `BatchEvaluatePolicyResponse`."""
-        parts = [length_delimited(_BATCH_RESULTS, self._result(answer)) for answer in answers]
+    def batch(
+        self,
+        revision: int,
+        answers: Iterable[Answered | DomainError],
+        approvals: Mapping[int, Approval] = _NO_APPROVALS,
+    ) -> bytes:
+        """Return a serialised `BatchEvaluatePolicyResponse`; `approvals` by place in `answers`."""
+        parts = [
+            length_delimited(_BATCH_RESULTS, self._result(answer, approvals.get(place)))
+            for place, answer in enumerate(answers)
+        ]
         parts.append(pb.BatchEvaluatePolicyResponse(policy_revision=revision).SerializeToString())
         return b"".join(parts)
 
-    def _result(self, answer: Answered | DomainError) -> bytes:
+    def _result(self, answer: Answered | DomainError, approval: Approval | None) -> bytes:
         if isinstance(answer, DomainError):
             return pb.EvaluationResult(error=entry_error_of(answer)).SerializeToString()
-        return length_delimited(_RESULT_DECISION, self._decision(answer))
+        about = b"" if approval is None else _about(approval)
+        return length_delimited(_RESULT_DECISION, self._decision(answer) + about)
 
     def _decision(self, answer: Answered) -> bytes:
         decision = answer.decision
@@ -59,3 +73,10 @@ class DecisionBytes:
         else:
             shared = kept[1]
         return shared + length_delimited(_DECISION_ID, answer.decision_id.encode())
+
+
+def _about(approval: Approval) -> bytes:
+    """Return the fields of a `PolicyDecision` about the approval that stands for the action."""
+    return pb.PolicyDecision(
+        approval_id=approval.approval_id, approval_state=STATES.to_wire(approval.state)
+    ).SerializeToString()

@@ -27,9 +27,12 @@ from controlplane.api.pagination import PageTokens, digest_of_arguments, page_si
 from controlplane.api.pipeline import decode_request, raw_unary
 from controlplane.api.streams import StreamKeeper, run_stream
 from controlplane.api.v1.policy_settings import PolicySettingsCalls
+from controlplane.domain.approvals.model import Approval
 from controlplane.domain.errors import DomainError, InvalidArgument
-from controlplane.domain.identity import namespace_of
-from controlplane.services.policies.decisions import Asked, Decisions, Question
+from controlplane.domain.identity import Caller, namespace_of
+from controlplane.domain.policies import Effect
+from controlplane.services.approvals.opening import ApprovalOpening
+from controlplane.services.policies.decisions import Answered, Asked, Decisions, Question
 from controlplane.services.policies.policies import Policies
 from controlplane.services.policies.policy_watch import PolicyWatches
 from controlplane.services.policies.settings import PolicySettingsKeeper
@@ -54,6 +57,7 @@ class PolicyService(PolicySettingsCalls):
         decisions: Decisions,
         watches: PolicyWatches,
         settings: PolicySettingsKeeper,
+        approvals: ApprovalOpening,
         tokens: PageTokens,
         keeper: StreamKeeper,
     ) -> None:
@@ -61,6 +65,7 @@ class PolicyService(PolicySettingsCalls):
         self._decisions = decisions
         self._watches = watches
         self._settings = settings
+        self._approvals = approvals
         self._tokens = tokens
         self._keeper = keeper
         self._rendered = DecisionBytes()
@@ -79,13 +84,17 @@ class PolicyService(PolicySettingsCalls):
         )
         if answer.recorded is not None:
             await answer.recorded
-        return self._rendered.response(answer)
+        if answer.decision.effect is not Effect.REQUIRE_APPROVAL or request.dry_run:
+            return self._rendered.response(answer)
+        approval = await self._approvals.open_answer(namespace, answer, caller=call.caller)
+        return self._rendered.response(answer, approval)
 
     @raw_unary
     async def BatchEvaluatePolicy(  # type: ignore[override]  # raw
         self, raw: bytes, call: Call
     ) -> bytes:
         request = decode_request(pb.BatchEvaluatePolicyRequest.FromString, raw)
+        call.entries = len(request.items)
         namespace = enter_namespace(request.namespace)
         if call.confined:
             await confine(call, request)
@@ -102,7 +111,29 @@ class PolicyService(PolicySettingsCalls):
         )
         if recorded is not None:
             await recorded
-        return self._rendered.batch(revision, answers)
+        approvals = {}
+        if not request.dry_run:
+            approvals = await self._opened(namespace, answers, call.caller)
+        return self._rendered.batch(revision, answers, approvals)
+
+    async def _opened(
+        self, namespace: str, answers: list[Answered | DomainError], caller: Caller
+    ) -> dict[int, Approval]:
+        """Open what has to be approved, by place; who may not ask for it is refused there."""
+        approvals: dict[int, Approval] = {}
+        for place, answer in enumerate(answers):
+            if isinstance(answer, DomainError):
+                continue
+            if answer.decision.effect is not Effect.REQUIRE_APPROVAL:
+                continue
+            try:
+                approval = await self._approvals.open_answer(namespace, answer, caller=caller)
+            except DomainError as refusal:
+                answers[place] = refusal
+                continue
+            if approval is not None:
+                approvals[place] = approval
+        return approvals
 
     async def WatchPolicies(  # type: ignore[override]  # writes by itself, see api/streams.py
         self, request: pb.WatchPoliciesRequest, context: Context

@@ -11,7 +11,6 @@ from controlplane.domain.approvals.requirements import joined
 from controlplane.domain.policies import Decision, PolicySet, Request
 from controlplane.services.policies.decisions import facts_of
 from controlplane.services.policies.settings import settings_of
-from controlplane.services.policies.staging import rules_for
 from controlplane.services.read_model import NamespaceView
 
 
@@ -53,13 +52,15 @@ def asked(
     return Asked(action=bound, digest=digest_of(view.name, bound), claims=claims)
 
 
-def judged_now(view: NamespaceView, agent: Agent, asked_for: Asked, now_ms: int) -> Decision:
-    """Return what the policies of this moment say about an action."""
-    return rules_for(view, agent.agent_id).evaluate(
+def judged(
+    rules: PolicySet, namespace: str, agent: Agent, asked_for: Asked, now_ms: int
+) -> Decision:
+    """Return what some policies say about an action."""
+    return rules.evaluate(
         Request(
             agent_id=agent.agent_id,
             action=asked_for.action.action,
-            facts=facts_of(view.name, agent),
+            facts=facts_of(namespace, agent),
             claims=asked_for.claims,
             now_ms=now_ms,
             tool=asked_for.action.tool,
@@ -67,12 +68,7 @@ def judged_now(view: NamespaceView, agent: Agent, asked_for: Asked, now_ms: int)
     )
 
 
-def requirement_of(view: NamespaceView, agent: Agent, decision: Decision) -> Requirement:
-    """Return what the policies that determined a decision ask for together."""
-    return requirement_in(rules_for(view, agent.agent_id), decision)
-
-
 def requirement_in(rules: PolicySet, decision: Decision) -> Requirement:
-    """Return the same, of the policies of a given set."""
+    """Return what the policies that determined a decision ask for together."""
     found = (rules.get(policy_id) for policy_id in decision.determining)
     return joined(policy for policy in found if policy is not None)

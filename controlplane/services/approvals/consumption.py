@@ -20,7 +20,7 @@ from controlplane.domain.approvals.requirements import is_covered
 from controlplane.domain.errors import AgentNotFound, DomainError, RequestIdReused
 from controlplane.domain.identity import Caller
 from controlplane.domain.policies import Effect, validate_claims
-from controlplane.services.approvals.asking import Asked, asked, judged_now, requirement_of
+from controlplane.services.approvals.asking import Asked, asked, judged, requirement_in
 from controlplane.services.approvals.records import (
     MAX_ROUNDS,
     ApprovalRecords,
@@ -30,6 +30,7 @@ from controlplane.services.approvals.records import (
     stamped,
 )
 from controlplane.services.families import PLANE, caught_up
+from controlplane.services.policies.staging import rules_for
 from controlplane.services.ports import (
     ABSENT,
     Clock,
@@ -211,12 +212,13 @@ class ApprovalConsumption:
             PolicyNowDenies: they refuse; the grant stays, for they may change again.
             ApprovalSuperseded: they ask for more than was given; the grant has ended.
         """
-        decision = judged_now(view, agent, about, now_ms)
+        rules = rules_for(view, agent.agent_id)
+        decision = judged(rules, view.name, agent, about, now_ms)
         if decision.effect is Effect.DENY:
             raise PolicyNowDenies(approval.approval_id, decision.determining)
         if decision.effect is not Effect.REQUIRE_APPROVAL:
             return
-        wanted = requirement_of(view, agent, decision)
+        wanted = requirement_in(rules, decision)
         if is_covered(approval, wanted, now_ms):
             return
         why = "policies ask for more than this says"

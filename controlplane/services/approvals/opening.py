@@ -14,10 +14,10 @@ from controlplane.domain.approvals.model import (
     StandingGrant,
 )
 from controlplane.domain.approvals.requirements import is_covered
-from controlplane.domain.errors import LimitExceeded
+from controlplane.domain.errors import AgentNotFound, LimitExceeded
 from controlplane.domain.identity import Caller, CallerKind
-from controlplane.domain.policies import Decision
-from controlplane.services.approvals.asking import Asked, requirement_of
+from controlplane.domain.policies import Decision, Effect, PolicySet
+from controlplane.services.approvals.asking import Asked, asked, requirement_in
 from controlplane.services.approvals.records import (
     MAX_ROUNDS,
     ApprovalRecords,
@@ -29,7 +29,7 @@ from controlplane.services.approvals.records import (
 )
 from controlplane.services.approvals.standing import StandingGrantBook
 from controlplane.services.families import PLANE, caught_up
-from controlplane.services.policies.decisions import facts_of
+from controlplane.services.policies.decisions import Answered, facts_of
 from controlplane.services.policies.settings import settings_of
 from controlplane.services.ports import (
     ABSENT,
@@ -58,6 +58,8 @@ class Opening:
     asked: Asked
     decision: Decision
     decision_id: str
+    rules: PolicySet
+    """The policies that decided."""
     caller: Caller
 
 
@@ -89,6 +91,39 @@ class ApprovalOpening:
         self._ids = ids
         self._clock = clock
 
+    async def open_answer(
+        self, namespace: str, answer: Answered, *, caller: Caller
+    ) -> Approval | None:
+        """Return the approval of what was answered; None: nobody has to approve it.
+
+        Raises:
+            DomainError: see `open_for`.
+        """
+        request, rules = answer.request, answer.rules
+        if answer.decision.effect is not Effect.REQUIRE_APPROVAL:
+            return None
+        view = self._read_model.view(namespace)
+        entry = view.agents.get(request.agent_id)
+        if entry is None:
+            raise AgentNotFound(request.agent_id)
+        about = asked(
+            view,
+            entry.agent,
+            action=request.action,
+            tool=request.tool,
+            session_id=answer.session_id,
+            claims=request.claims,
+        )
+        opening = Opening(
+            agent=entry.agent,
+            asked=about,
+            decision=answer.decision,
+            decision_id=answer.decision_id,
+            rules=rules,
+            caller=caller,
+        )
+        return await self.open_for(namespace, opening)
+
     async def open_for(self, namespace: str, opening: Opening) -> Approval:
         """Return the approval of an action that policies want approved.
 
@@ -104,7 +139,7 @@ class ApprovalOpening:
         known = self._remembered(view, opening.asked.digest)
         for _ in range(MAX_ROUNDS):
             now_ms = self._clock.store_ms()
-            requirement = requirement_of(view, opening.agent, opening.decision)
+            requirement = requirement_in(opening.rules, opening.decision)
             before = known.approval
             if before is not None and before.state.is_open:
                 objection = _objection(before, opening.asked, requirement, now_ms)

@@ -7,7 +7,6 @@ from typing import Final
 
 from controlplane.domain.approvals.changes import next_end_ms, seen
 from controlplane.domain.approvals.model import Approval, ApprovalState
-from controlplane.domain.errors import Draining
 from controlplane.services.approvals.records import ApprovalRecords
 from controlplane.services.hub import Subscription, governance_topic, governed_topic
 from controlplane.services.ports import Clock, Collection, Position
@@ -18,9 +17,6 @@ LONGEST_WAIT_MS: Final = 55_000
 
 POLL_AFTER_MS: Final = 1_000
 """When to ask again: soon, because the next call waits again."""
-
-MARGIN_SECONDS: Final = 0.25
-"""Kept of the deadline of a call for its answer."""
 
 BOOKMARK_SECONDS: Final = 15.0
 """Silence after which a watcher is told how far it is: well below the 30 s of keepalive proxies."""
@@ -41,18 +37,10 @@ class Waited:
 class ApprovalWaits:
     """Waits for single approvals."""
 
-    def __init__(
-        self,
-        read_model: ReadModel,
-        records: ApprovalRecords,
-        clock: Clock,
-        *,
-        is_draining: Callable[[], bool],
-    ) -> None:
+    def __init__(self, read_model: ReadModel, records: ApprovalRecords, clock: Clock) -> None:
         self._read_model = read_model
         self._records = records
         self._clock = clock
-        self._is_draining = is_draining
 
     async def get(self, namespace: str, approval_id: str, *, min_revision: int) -> Approval:
         """Return an approval as it is now.
@@ -66,25 +54,18 @@ class ApprovalWaits:
             found = await self._records.stored(namespace, approval_id)
         return seen(found, self._clock.store_ms())
 
-    async def wait(
-        self, namespace: str, approval_id: str, *, wait_ms: int, seconds_left: float | None
-    ) -> Waited:
+    async def wait(self, namespace: str, approval_id: str, *, wait_ms: int) -> Waited:
         """Return an approval once it can be used or has ended; as it is when the wait is over.
 
         Args:
             namespace: Tenant.
             approval_id: Which.
             wait_ms: How long, at most `LONGEST_WAIT_MS`.
-            seconds_left: Until the deadline of the call; None: it has none.
 
         Raises:
             ApprovalNotFound: there is none.
-            Draining: this replica shuts down; another one can be asked to go on waiting.
         """
-        seconds = min(wait_ms, LONGEST_WAIT_MS) / 1000
-        if seconds_left is not None:
-            seconds = min(seconds, seconds_left - MARGIN_SECONDS)
-        until = self._clock.monotonic() + seconds
+        until = self._clock.monotonic() + min(wait_ms, LONGEST_WAIT_MS) / 1000
         topic = governed_topic(namespace, Collection.APPROVALS, approval_id)
         with self._read_model.hub.subscribe((topic,)) as news:
             while True:
@@ -96,8 +77,6 @@ class ApprovalWaits:
                 left = until - self._clock.monotonic()
                 if left <= 0:
                     return Waited(approval=approval, poll_after_ms=POLL_AFTER_MS)
-                if self._is_draining():
-                    raise Draining
                 await heard(news, min(left, _changes_by_itself_in(approval, now_ms)), self._clock)
 
 

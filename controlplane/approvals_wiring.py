@@ -1,0 +1,82 @@
+"""Builds what has to do with approvals.
+
+Constructor calls only, like `wiring`, which calls it.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import grpc
+
+from controlplane.api.drain import Drain
+from controlplane.api.pagination import PageTokens
+from controlplane.api.stream_guard import StreamGuard
+from controlplane.api.streams import StreamKeeper
+from controlplane.api.v1.approval_service import ApprovalService, ApprovalUseCases, May
+from controlplane.services.approvals.consumption import ApprovalConsumption
+from controlplane.services.approvals.deciding import ApprovalDecisions
+from controlplane.services.approvals.opening import ApprovalOpening
+from controlplane.services.approvals.pages import ApprovalPages
+from controlplane.services.approvals.records import ApprovalRecords
+from controlplane.services.approvals.standing import StandingGrantBook, StandingGrantKeeper
+from controlplane.services.approvals.sweep import ApprovalSweep
+from controlplane.services.approvals.waiting import ApprovalWaits
+from controlplane.services.ports import Clock, IdSource, Ledger
+from controlplane.services.read_model import ReadModel
+from controlplane.services.visible_ledger import VisibleLedger
+from controlplane.settings import Settings
+from controlplane.tasks.approval_sweeper import ApprovalSweeper
+from fleetplane.v1 import approval_service_pb2_grpc
+
+
+class ApprovalParts:
+    """One replica's share of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger,
+        visible: VisibleLedger,
+        read_model: ReadModel,
+        clock: Clock,
+        ids: IdSource,
+        page_tokens: PageTokens,
+        keeper: StreamKeeper,
+        guard: StreamGuard,
+        shutdown: Drain,
+        may: May,
+    ) -> None:
+        records = ApprovalRecords(visible, read_model)
+        self.opening = ApprovalOpening(
+            visible, read_model, records, StandingGrantBook(), ids, clock
+        )
+        self.consumption = ApprovalConsumption(visible, read_model, records, clock)
+        retention_ms = round(settings.approval_retention_seconds * 1000)
+        self._sweeper = ApprovalSweeper(
+            ApprovalSweep(ledger, read_model, clock, retention_ms=retention_ms), read_model, clock
+        )
+        self._service = ApprovalService(
+            ApprovalUseCases(
+                waits=ApprovalWaits(read_model, records, clock),
+                pages=ApprovalPages(read_model, clock),
+                decisions=ApprovalDecisions(visible, records, clock),
+                consumption=self.consumption,
+                standing=StandingGrantKeeper(visible, read_model, ids, clock),
+            ),
+            read_model,
+            clock,
+            may,
+            tokens=page_tokens,
+            keeper=keeper,
+            guard=guard,
+            shutdown=shutdown,
+        )
+
+    def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+        """Return what runs as long as the replica does."""
+        return (self._sweeper.run,)
+
+    def add_services(self, server: grpc.aio.Server) -> None:
+        """Add the service about approvals."""
+        approval_service_pb2_grpc.add_ApprovalServiceServicer_to_server(self._service, server)
