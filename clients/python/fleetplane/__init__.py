@@ -9,6 +9,7 @@ from fleetplane._agent import Agent
 from fleetplane._approval_states import ApprovalState, ApprovalVote
 from fleetplane._approval_watch import ApprovalsChanged, ApprovalsSnapshot, ApprovalWatch
 from fleetplane._approvals import VoteOutcome
+from fleetplane._audit_watch import AuditExporting, AuditVerifying, AuditWatch
 from fleetplane._catalogue import Catalogue
 from fleetplane._channel import ChannelConfig, RetryPolicy, TlsConfig
 from fleetplane._client import FleetClient
@@ -20,6 +21,7 @@ from fleetplane._enums import (
     AgentStatus,
     AnalysisKind,
     AnalysisSource,
+    AuditProblemKind,
     BatchMode,
     CallerKind,
     ConfigStatus,
@@ -114,6 +116,10 @@ __all__ = [
     "ApprovalWatch",
     "ApprovalsChanged",
     "ApprovalsSnapshot",
+    "AuditExporting",
+    "AuditProblemKind",
+    "AuditVerifying",
+    "AuditWatch",
     "BatchMode",
     "CallerKind",
     "Catalogue",

@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from fleetplane._access import AccessCalls
 from fleetplane._approvals import ApprovalCalls
+from fleetplane._audit import AuditCalls
 from fleetplane._channel import DEFAULT_TARGET, ChannelConfig
 from fleetplane._configs import ConfigCalls
 from fleetplane._connected import Connected, Connection
@@ -46,6 +47,7 @@ class FleetClient(
     IdentityCalls,
     AccessCalls,
     NamespaceCalls,
+    AuditCalls,
 ):
     """Every call of the control plane, typed, with deadlines, retries and typed errors.
 

@@ -9,6 +9,7 @@ from fleetplane._switching import SwitchingChannel
 from fleetplane.v1 import (
     access_service_pb2_grpc,
     approval_service_pb2_grpc,
+    audit_service_pb2_grpc,
     config_service_pb2_grpc,
     decision_service_pb2_grpc,
     identity_service_pb2_grpc,
@@ -24,6 +25,7 @@ from fleetplane.v1 import (
 if TYPE_CHECKING:  # the asynchronous stubs exist in the type stubs only
     from fleetplane.v1.access_service_pb2_grpc import AccessServiceAsyncStub
     from fleetplane.v1.approval_service_pb2_grpc import ApprovalServiceAsyncStub
+    from fleetplane.v1.audit_service_pb2_grpc import AuditServiceAsyncStub
     from fleetplane.v1.config_service_pb2_grpc import ConfigServiceAsyncStub
     from fleetplane.v1.decision_service_pb2_grpc import DecisionServiceAsyncStub
     from fleetplane.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
@@ -64,6 +66,7 @@ class Connection:
         "_target",
         "access",
         "approvals",
+        "audit",
         "call",
         "channel",
         "configs",
@@ -115,6 +118,7 @@ class Connection:
         self.approvals: ApprovalServiceAsyncStub = approval_service_pb2_grpc.ApprovalServiceStub(
             self.channel
         )
+        self.audit: AuditServiceAsyncStub = audit_service_pb2_grpc.AuditServiceStub(self.channel)
         self.rollouts: RolloutServiceAsyncStub = rollout_service_pb2_grpc.RolloutServiceStub(
             self.channel
         )

@@ -361,3 +361,24 @@ class NamespaceState(OpenEnum):
     """In use."""
     TERMINATING = 2
     """Being removed: writes are refused."""
+
+
+class AuditProblemKind(OpenEnum):
+    """What is wrong with an audit."""
+
+    UNSPECIFIED = 0
+    """Nothing that this SDK knows."""
+    ENTRY_ALTERED = 1
+    """The entry is not the one that was sealed, or there is another one under its number."""
+    ENTRY_MISSING = 2
+    """The entry is not there."""
+    SEAL_ALTERED = 3
+    """The seal contradicts itself or the one before it."""
+    SEAL_MISSING = 4
+    """The seal is not there."""
+    HEAD_DIFFERS = 5
+    """The chain is whole, but is not the one whose head was expected."""
+    UNKNOWN_KEY = 6
+    """The seal was made with a key that the daemon does not have."""
+    TRIM_UNPROVEN = 7
+    """The audit begins later than with entry 1, and no entry says that it was trimmed."""

@@ -10,6 +10,7 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 import fleetplane
 from fleetplane.v1 import (
     agent_pb2,
+    audit_service_pb2,
     identity_service_pb2,
     lifecycle_service_pb2,
     namespace_service_pb2,
@@ -43,6 +44,7 @@ ENUMS = {
     fleetplane.AnalysisSource: (rollout_service_pb2.RolloutAnalysis.Source, "SOURCE_"),
     fleetplane.CallerKind: (identity_service_pb2.CallerKind, "CALLER_KIND_"),
     fleetplane.NamespaceState: (namespace_service_pb2.NamespaceState, "NAMESPACE_STATE_"),
+    fleetplane.AuditProblemKind: (audit_service_pb2.AuditProblemKind, "AUDIT_PROBLEM_KIND_"),
     fleetplane.OnInconclusive: (rollout_service_pb2.OnInconclusive, "ON_INCONCLUSIVE_"),
 }
 
