@@ -12,9 +12,9 @@ from controlplane.api.pagination import PageTokens
 from controlplane.api.streams import StreamKeeper
 from controlplane.api.v1.decision_service import DecisionService, DecisionUseCases
 from controlplane.api.v1.policy_service import PolicyService
-from controlplane.services.approvals.opening import ApprovalOpening
 from controlplane.domain.policies import Effect, OnMissing
 from controlplane.domain.policy_settings import PolicyDefaults
+from controlplane.services.approvals.opening import ApprovalOpening
 from controlplane.services.hub import Hub
 from controlplane.services.namespaces.quotas import QuotaKeeper
 from controlplane.services.policies.decision_history import DecisionHistory

@@ -6,11 +6,12 @@ fastest level where that pays: it halves the claims of real agents, and ids shri
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from controlplane.domain.decisions.masking import Mask
 from controlplane.domain.decisions.records import DecisionGap, DecisionRecord, Origin
 from controlplane.domain.policies import Decision
 from controlplane.services.policies.decision_log_port import DecisionBatch
@@ -116,20 +117,38 @@ class ColumnsBuilder:
     def __len__(self) -> int:
         return len(self.decision_id)
 
-    def answer(self, decision: Decision, digest: str) -> int:
-        """Return the number of an answer; equal ones are usually one object, and written once."""
-        known = self._answers.get(id(decision))
-        if known is None:
-            known = self._answers[id(decision)] = len(self._answers), decision
-            self._digests.append(digest)
-        return known[0]
+    def answers(self, decisions: Iterable[Decision], digests: Iterable[str]) -> list[int]:
+        """Return the numbers of answers; equal ones are usually one object, and written once.
 
-    def agent(self, facts: Mapping[str, Any]) -> int:
-        """Return the number of an agent's facts."""
-        known = self._facts.get(id(facts))
-        if known is None:
-            known = self._facts[id(facts)] = len(self._facts), facts
-        return known[0]
+        `digests` are those of the policies that gave them.
+        """
+        known = self._answers
+        numbers: list[int] = []
+        for decision, digest in zip(decisions, digests, strict=True):
+            key = id(decision)
+            if key not in known:
+                known[key] = len(known), decision
+                self._digests.append(digest)
+            numbers.append(known[key][0])
+        return numbers
+
+    def agents(self, facts: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Return the numbers of the facts of agents, which are one object until they change."""
+        known = self._facts
+        numbers: list[int] = []
+        for one in facts:
+            key = id(one)
+            if key not in known:
+                known[key] = len(known), one
+            numbers.append(known[key][0])
+        return numbers
+
+    def mask(self, mask: Mask, first: int) -> None:
+        """Take out of the claims, from the row `first` on, what must not be stored."""
+        for row in range(first, len(self.claims)):
+            self.claims[row], paths = mask.apply(self.claims[row])
+            if paths:
+                self.masked_paths[row] = paths
 
     def caller(self, name: str) -> int:
         """Return the number of a caller."""

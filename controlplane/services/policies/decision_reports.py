@@ -124,24 +124,26 @@ def _violations(one: LocalDecision, latest_ms: int) -> Sequence[tuple[str, str]]
 def _built(
     report: Report, facts: Mapping[str, Any], caller: str, masked_paths: tuple[str, ...]
 ) -> ColumnsBuilder:
-    builder = ColumnsBuilder(Origin.LOCAL)
-    by_caller, of_agent, mask = builder.caller(caller), builder.agent(facts), mask_of(masked_paths)
+    builder, decisions = ColumnsBuilder(Origin.LOCAL), report.decisions
     answers: dict[tuple[Decision, str], Decision] = {}  # equal ones are written once
-    for row, one in enumerate(report.decisions):
-        claims, paths = mask.apply(validate_claims(one.claims, field=f"decisions[{row}].context"))
-        if paths:
-            builder.masked_paths[row] = paths
-        builder.decision_id.append(one.decision_id)
-        builder.at_ms.append(one.at_ms)
-        answer = answers.setdefault((one.decision, one.policy_digest), one.decision)
-        builder.answer_of.append(builder.answer(answer, one.policy_digest))
-        builder.facts_of.append(of_agent)
-        builder.caller_of.append(by_caller)
-        builder.action.append(one.action)
-        builder.tool.append(one.tool)
-        builder.session_id.append(one.session_id)
-        builder.claims.append(claims)
-        builder.latency_ns.append(one.latency_ns)
+    builder.decision_id += [one.decision_id for one in decisions]
+    builder.at_ms += [one.at_ms for one in decisions]
+    builder.action += [one.action for one in decisions]
+    builder.tool += [one.tool for one in decisions]
+    builder.session_id += [one.session_id for one in decisions]
+    builder.latency_ns += [one.latency_ns for one in decisions]
+    builder.claims += [
+        validate_claims(one.claims, field=f"decisions[{number}].context")
+        for number, one in enumerate(decisions)
+    ]
+    builder.answer_of += builder.answers(
+        [answers.setdefault((one.decision, one.policy_digest), one.decision) for one in decisions],
+        [one.policy_digest for one in decisions],
+    )
+    builder.facts_of += builder.agents([facts] * len(decisions))
+    builder.caller_of += [builder.caller(caller)] * len(decisions)
+    if masked_paths:
+        builder.mask(mask_of(masked_paths), 0)
     return builder
 
 

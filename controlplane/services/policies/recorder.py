@@ -220,27 +220,25 @@ class Recorder:
 
 
 def _add(builder: ColumnsBuilder, taken: Taken) -> None:
-    caller = builder.caller(taken.caller)
-    mask = mask_of(taken.masked_paths) if taken.masked_paths else None
-    for decision, decision_id, request, rules, session_id, _ in taken.answers:
-        row = len(builder.decision_id)
-        claims = request.claims
-        if mask is not None and claims:
-            claims, paths = mask.apply(claims)
-            if paths:
-                builder.masked_paths[row] = paths
-        if taken.sample_rate < 1:
-            builder.sample_rate[row] = taken.sample_rate
-        builder.decision_id.append(decision_id)
-        builder.at_ms.append(request.now_ms)
-        builder.answer_of.append(builder.answer(_unexplained(decision), rules.digest))
-        builder.facts_of.append(builder.agent(request.facts))
-        builder.caller_of.append(caller)
-        builder.action.append(request.action)
-        builder.tool.append(request.tool)
-        builder.session_id.append(session_id)
-        builder.claims.append(claims)
-        builder.latency_ns.append(taken.latency_ns)
+    """Add the decisions of a call: column by column, which costs half of row by row."""
+    first, answers = len(builder), taken.answers
+    decisions, ids, requests, rules, sessions, _ = zip(*answers, strict=True)
+    builder.decision_id += ids
+    builder.session_id += sessions
+    builder.at_ms += [request.now_ms for request in requests]
+    builder.action += [request.action for request in requests]
+    builder.tool += [request.tool for request in requests]
+    builder.claims += [request.claims for request in requests]
+    builder.facts_of += builder.agents([request.facts for request in requests])
+    builder.answer_of += builder.answers(
+        [_unexplained(decision) for decision in decisions], [one.digest for one in rules]
+    )
+    builder.caller_of += [builder.caller(taken.caller)] * len(answers)
+    builder.latency_ns += [taken.latency_ns] * len(answers)
+    if taken.sample_rate < 1:
+        builder.sample_rate.update(dict.fromkeys(range(first, len(builder)), taken.sample_rate))
+    if taken.masked_paths:
+        builder.mask(mask_of(taken.masked_paths), first)
 
 
 def _unexplained(decision: Decision) -> Decision:
