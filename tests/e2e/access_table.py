@@ -62,6 +62,8 @@ TABLE: Final = (
             PolicyService/WatchPolicies
             TaskService/GetTask
             LifecycleService/GetDrain
+            PromptService/ResolvePrompt
+            PromptService/WatchPrompts
             ExperimentService/AssignVariant
             ExperimentService/WatchExperiments
         """,
@@ -95,6 +97,14 @@ TABLE: Final = (
             ExperimentService/GetExperiment
             ExperimentService/ListExperiments
             ExperimentService/AnalyzeExperiment
+            PromptService/GetPromptVersion
+            PromptService/ListPrompts
+            PromptService/ListPromptVersions
+            PromptService/DiffPromptVersions
+            PromptService/GetLabelHistory
+            PromptService/RenderPrompt
+            PromptService/ListEvaluations
+            PromptService/ComparePromptVersions
             NamespaceService/GetNamespace
             NamespaceService/GetUsage
         """,
@@ -113,6 +123,7 @@ TABLE: Final = (
             TaskService/ReportProgress
             TaskService/CompleteTask
             TaskService/FailTask
+            PromptService/MarkPromptUsed
             DecisionService/RecordDecisions
             ExperimentService/RecordExposure
             ExperimentService/BatchRecordExposures
@@ -162,6 +173,14 @@ TABLE: Final = (
             RolloutService/PromoteRollout
             RolloutService/AbortRollout
             RolloutService/RetryRollout
+            PromptService/CreatePromptVersion
+            PromptService/MoveLabel
+            PromptService/RemoveLabel
+            PromptService/RestorePromptVersion
+            PromptService/SetAgentLabel
+            PromptService/UnsetAgentLabel
+            PromptService/RecordEvaluation
+            PromptService/SetLabelGate
         """,
     ),
     *_lines(

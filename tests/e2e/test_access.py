@@ -19,6 +19,7 @@ from fleetplane.v1 import (
     lifecycle_service_pb2,
     namespace_service_pb2,
     policy_service_pb2,
+    prompt_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
     routing_service_pb2,
@@ -44,6 +45,7 @@ _MODULES = (
     access_service_pb2,
     namespace_service_pb2,
     audit_service_pb2,
+    prompt_service_pb2,
 )
 METHODS: Final = {
     f"{service.name}/{method.name}": method
@@ -187,6 +189,11 @@ def _scopes(request: Any, name: str, agent_id: str) -> None:
     _scope(request.scopes.add(), name, agent_id)
 
 
+def _watched_prompts(request: Any, name: str, _agent_id: str) -> None:
+    request.agent_name = name
+    request.prompts.add(prompt="greeting")
+
+
 def _action(request: Any, _name: str, _agent_id: str) -> None:
     request.action = "read"
 
@@ -210,6 +217,9 @@ _ABOUT: Final[dict[str, Callable[[Any, str, str], None]]] = {
     "GetConfig": _scope,
     "WatchConfig": _scopes,
     "CheckAccess": _action,
+    "ResolvePrompt": _agent,
+    "MarkPromptUsed": _agent,
+    "WatchPrompts": _watched_prompts,
 }
 
 

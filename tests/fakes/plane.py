@@ -30,8 +30,8 @@ class Plane:
     """
 
     def __init__(self, wrap: Any = None, *, beside: "Plane | None" = None, **policies: Any) -> None:
-        self.clock = beside.clock if beside is not None else FakeClock()
-        self.store = beside.store if beside is not None else MemoryStore(self.clock)
+        self.clock: FakeClock = beside.clock if beside is not None else FakeClock()
+        self.store: MemoryStore = beside.store if beside is not None else MemoryStore(self.clock)
         self.ledger: Ledger = MemoryLedger(self.store)
         if wrap is not None:
             self.ledger = wrap(self.ledger)

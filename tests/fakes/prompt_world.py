@@ -12,6 +12,7 @@ from controlplane.domain.prompts.model import (
     PromptType,
 )
 from controlplane.services.ids import TimeSortedIds
+from controlplane.services.ports import Collection
 from controlplane.services.prompts.evaluations import Evaluations, Run
 from controlplane.services.prompts.labels import Move, Moved, PromptLabels
 from controlplane.services.prompts.pins import PromptPins
@@ -76,7 +77,7 @@ class PromptWorld:
     @property
     def prompt(self) -> Prompt:
         """The prompt as this replica knows it."""
-        found: Prompt = self.view.governance.table("prompts")[PROMPT]  # type: ignore[index]
+        found: Prompt = self.view.governance.table(Collection.PROMPTS)[PROMPT]
         return found
 
     async def follow(self) -> None:

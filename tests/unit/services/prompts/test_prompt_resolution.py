@@ -5,12 +5,13 @@ from time import perf_counter
 import pytest
 
 from controlplane.domain.errors import AgentNotFound, InvalidArgument, StoreUnavailable
-from controlplane.domain.prompts.model import PromptReason
+from controlplane.domain.prompts.model import PromptReason, version_key
 from controlplane.domain.prompts.refusals import (
     LabelNotFound,
     PromptNotFound,
     PromptVersionNotFound,
 )
+from controlplane.services.ports import Collection
 from controlplane.services.prompts.ports import NoExperiments, PromptUse, PromptVariant
 from controlplane.services.prompts.resolution import Question
 from controlplane.services.read_model import NamespaceView
@@ -152,7 +153,7 @@ async def test_without_a_pin_nothing_is_kept_nor_looked_at(world):
     await world.move(1)
     found = await world.resolve("", "s-1", pin=False)
     assert not found.pinned
-    assert not world.view.governance.table("promptpins")
+    assert not world.view.governance.table(Collection.PROMPT_PINS)
     await world.resolve("", "s-1")
     await world.move(2)
     assert (await world.resolve("", "s-1", pin=False)).version.version == 2
@@ -212,7 +213,7 @@ async def test_pins_that_have_ended_are_swept_and_the_others_stay(world):
     sweeper = PromptPinSweeper(world.pins, world.plane.read_model, world.plane.clock)
     assert await sweeper.round() == 250
     await world.follow()
-    assert [pin.session_id for pin in world.view.governance.table("promptpins").values()] == [
+    assert [pin.session_id for pin in world.view.governance.table(Collection.PROMPT_PINS).values()] == [
         "young"
     ]
     assert await sweeper.round() == 0
@@ -268,7 +269,7 @@ async def test_rendering_is_of_production_unless_somebody_says_otherwise(world):
 
 
 def used(world: PromptWorld, version: int = 1, **fields) -> PromptUse:
-    found = world.view.governance.table("promptversions")[f"{PROMPT}\x1f{version}"]
+    found = world.view.governance.table(Collection.PROMPT_VERSIONS)[version_key(PROMPT, version)]
     stated = {
         "prompt": PROMPT,
         "version": version,

@@ -25,7 +25,7 @@ class Reader:
     """Reads a watch and keeps what a client would."""
 
     def __init__(self, world: PromptWorld, wanted: Wanted, *, bookmark: float = 60.0) -> None:
-        self._events = world.watch().events(wanted, bookmark_seconds=bookmark)
+        self._events: Any = world.watch().events(wanted, bookmark_seconds=bookmark)
         self.contents: dict[tuple[str, int], str] = {}
         self.labels: dict[str, dict[str, int]] = {}
         self.held: dict[str, Held] = {}
