@@ -38,6 +38,7 @@ _SEE: Final = frozenset(ROLES)
 _ACT: Final = frozenset({"agent", "admin"})
 _GIVE_WORK: Final = frozenset({"orchestrator", "operator", "admin"})
 _CHANGE: Final = frozenset({"operator", "admin"})
+_DECIDE: Final = frozenset({"approver", "admin"})
 _INSPECT: Final = frozenset({"auditor", "admin"})
 _RULE: Final = frozenset({"admin"})
 _NOBODY: Final[frozenset[str]] = frozenset()
@@ -62,6 +63,8 @@ TABLE: Final = (
             PolicyService/WatchPolicies
             TaskService/GetTask
             LifecycleService/GetDrain
+            ApprovalService/GetApproval
+            ApprovalService/WaitApproval
             PromptService/ResolvePrompt
             PromptService/WatchPrompts
             ExperimentService/AssignVariant
@@ -87,6 +90,9 @@ TABLE: Final = (
             PolicyService/ListPolicies
             PolicyService/GetPolicySettings
             LifecycleService/GetEmergencyStop
+            ApprovalService/ListApprovals
+            ApprovalService/WatchApprovals
+            ApprovalService/ListStandingGrants
             TaskService/ListTasks
             TaskService/FollowTasks
             RoutingService/GetRoute
@@ -123,6 +129,7 @@ TABLE: Final = (
             TaskService/ReportProgress
             TaskService/CompleteTask
             TaskService/FailTask
+            ApprovalService/ConsumeApproval
             PromptService/MarkPromptUsed
             DecisionService/RecordDecisions
             ExperimentService/RecordExposure
@@ -204,6 +211,26 @@ TABLE: Final = (
         agent=True,
         place=Place.NAMESPACE,
         methods="LifecycleService/Drain",
+    ),
+    *_lines(
+        _DECIDE,
+        agent=False,
+        place=Place.NAMESPACE,
+        methods="""
+            ApprovalService/DecideApproval
+            ApprovalService/BatchDecideApprovals
+            ApprovalService/DelegateApproval
+            ApprovalService/RevokeApproval
+            ApprovalService/ExtendApproval
+            ApprovalService/CreateStandingGrant
+            ApprovalService/RevokeStandingGrant
+        """,
+    ),
+    *_lines(
+        _DECIDE,
+        agent=True,
+        place=Place.NAMESPACE,
+        methods="ApprovalService/CancelApproval",
     ),
     *_lines(
         _RULE,

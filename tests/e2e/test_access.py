@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 from fleetplane.v1 import (
     access_service_pb2,
     agent_pb2,
+    approval_service_pb2,
     audit_service_pb2,
     config_service_pb2,
     identity_service_pb2,
@@ -44,6 +45,7 @@ _MODULES = (
     identity_service_pb2,
     access_service_pb2,
     namespace_service_pb2,
+    approval_service_pb2,
     audit_service_pb2,
     prompt_service_pb2,
 )
@@ -84,6 +86,8 @@ class Plane:
     """(name, namespace) -> channel with its certificate"""
     task_id: str
     """A task for `reader`, which nobody works on."""
+    approval_ids: list[str] = field(default_factory=list)
+    """One, of what `reader` wants to do."""
     agent_ids: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def reason(self, channel: Any, method: str, request: Message, token: str = "") -> str:
@@ -135,6 +139,8 @@ def request_about(plane: Plane, method: str, name: str, namespace: str = HERE) -
         fill(request, name, plane.agent_ids.get((name, namespace), "none"))
     if method == "TaskService/GetTask" and name != "writer":
         request.task_id = plane.task_id
+    if hasattr(request, "approval_id") and name != "writer":
+        request.approval_id = plane.approval_ids[0]
     return request
 
 
@@ -217,6 +223,7 @@ _ABOUT: Final[dict[str, Callable[[Any, str, str], None]]] = {
     "GetConfig": _scope,
     "WatchConfig": _scopes,
     "CheckAccess": _action,
+    "ConsumeApproval": _question,
     "ResolvePrompt": _agent,
     "MarkPromptUsed": _agent,
     "WatchPrompts": _watched_prompts,
@@ -248,6 +255,7 @@ def plane() -> Iterator[Plane]:
         )
         for (name, where), agent_channel in channels.items():
             plane.agent_ids[name, where] = _registered(agent_channel, name, where)
+        plane.approval_ids.append(_asked_for_approval(plane, channel, secure))
         yield plane
         for agent_channel in channels.values():
             agent_channel.close()
@@ -260,6 +268,28 @@ def _submitted(channel: Any, secure: SecureDaemon) -> str:
         request.SerializeToString(), timeout=DEADLINE, metadata=secure.as_admin
     )
     return str(task_service_pb2.SubmitTaskResponse.FromString(answer).task.task_id)
+
+
+def _asked_for_approval(plane: Plane, channel: Any, secure: SecureDaemon) -> str:
+    """Let `reader` want something that has to be approved; return the approval."""
+    pb = policy_service_pb2
+    policy = pb.Policy(
+        policy_id="ask-before-paying",
+        action=pb.POLICY_ACTION_REQUIRE_APPROVAL,
+        targets=pb.PolicyTargets(actions=["pay"]),
+        enabled=True,
+    )
+    question = pb.EvaluatePolicyRequest(
+        namespace=HERE, agent_id=plane.agent_ids["reader", HERE], action="pay"
+    )
+    for method, request in (
+        ("CreatePolicy", pb.CreatePolicyRequest(namespace=HERE, policy=policy)),
+        ("EvaluatePolicy", question),
+    ):
+        answer = channel.unary_unary(f"/fleetplane.v1.PolicyService/{method}")(
+            request.SerializeToString(), timeout=DEADLINE, metadata=secure.as_admin
+        )
+    return str(pb.EvaluatePolicyResponse.FromString(answer).decision.approval_id)
 
 
 def _registered(channel: grpc.Channel, name: str, namespace: str) -> str:

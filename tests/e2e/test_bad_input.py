@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 from fleetplane.v1 import (
     access_service_pb2,
     agent_pb2,
+    approval_service_pb2,
     audit_service_pb2,
     config_service_pb2,
     identity_service_pb2,
@@ -26,6 +27,7 @@ from fleetplane.v1 import (
 )
 from tests.e2e import (
     bad_access_requests,
+    bad_approval_requests,
     bad_audit_requests,
     bad_config_requests,
     bad_lifecycle_requests,
@@ -56,6 +58,7 @@ _SERVICES = tuple(
         (identity_service_pb2, "IdentityService"),
         (access_service_pb2, "AccessService"),
         (namespace_service_pb2, "NamespaceService"),
+        (approval_service_pb2, "ApprovalService"),
         (audit_service_pb2, "AuditService"),
     )
 )
@@ -68,6 +71,7 @@ ROWS = (
     *bad_task_requests.ROWS,
     *bad_rollout_requests.ROWS,
     *bad_access_requests.ROWS,
+    *bad_approval_requests.ROWS,
     *bad_audit_requests.ROWS,
 )
 METHODS = {method.name: method for service in _SERVICES for method in service.methods}

@@ -21,6 +21,7 @@ import pytest
 
 from fleetplane.v1 import (
     access_service_pb2,
+    approval_service_pb2,
     audit_service_pb2,
     config_service_pb2,
     identity_service_pb2,
@@ -62,6 +63,7 @@ _MODULES = (
     identity_service_pb2,
     access_service_pb2,
     namespace_service_pb2,
+    approval_service_pb2,
     audit_service_pb2,
 )
 
