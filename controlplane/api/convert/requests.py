@@ -32,14 +32,16 @@ def request_key(request: Message, request_id: str) -> RequestKey | None:
     return RequestKey(request_id, digest.hexdigest())
 
 
-def reason_from_proto(reason: str, *, max_bytes: int = MAX_REASON_BYTES) -> str:
+def reason_from_proto(
+    reason: str, *, max_bytes: int = MAX_REASON_BYTES, field: str = "reason"
+) -> str:
     """Return a reason for history and audit.
 
     Raises:
         InvalidArgument: longer than `max_bytes`.
     """
     if len(reason.encode()) > max_bytes:
-        raise InvalidArgument.of("reason", f"is longer than {max_bytes:,} bytes")
+        raise InvalidArgument.of(field, f"is longer than {max_bytes:,} bytes")
     return reason
 
 

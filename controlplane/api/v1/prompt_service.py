@@ -155,7 +155,7 @@ class PromptService(pb_grpc.PromptServiceServicer):
             version=_number(request.version, "version"),
             reason=convert.written_reason(request.reason),
             expected_revision=_expected_revision(request),
-            override_reason=reason_from_proto(request.override_reason),
+            override_reason=reason_from_proto(request.override_reason, field="override_reason"),
             min_revision=request.min_revision,
         )
         moved = await self._labels.move(
