@@ -62,6 +62,9 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
     "namespaces": LazyCommand(
         "controlplane.cli.namespaces", "app", "Tenants, their bounds and what is used of them."
     ),
+    "audit": LazyCommand(
+        "controlplane.cli.audit", "app", "Who did what, and the proof that nobody changed it."
+    ),
     "ca": LazyCommand(
         "controlplane.cli.ca", "app", "The certificate authority of daemons on this host."
     ),

@@ -30,7 +30,7 @@ class VerificationResult:
         verified: Everything through here is proven.
         problem: The first one; None: there is none.
         unsealed: Newest entries that are not sealed yet.
-        keyless_through: Through where seals were made without a key, although there is one now.
+        keyless_through: Through where seals were made without a key; 0: none was.
         first: Sequence that the audit begins with.
     """
 
@@ -82,7 +82,7 @@ class AuditVerifier:
             verified=check.checkpoint,
             problem=problem,
             unsealed=max(extent.last - max(extent.sealed, check.verified_through), 0),
-            keyless_through=check.keyless_through if self._keys.sealing is not None else 0,
+            keyless_through=check.keyless_through,
             first=1 if base is None else base.sequence + 1,
         )
 

@@ -563,7 +563,7 @@ class AuditVerification(_message.Message):
     unsealed: _builtins.int
     """Newest entries that are not sealed yet; they are there, and nothing more is known of them."""
     keyless_through: _builtins.int
-    """The daemon has a key, but through this entry seals were made without one; 0: none."""
+    """Through this entry seals were made without a key; 0: none was."""
     first_sequence: _builtins.int
     """The entry that the audit begins with."""
     @_builtins.property
