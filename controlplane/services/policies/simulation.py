@@ -66,6 +66,10 @@ class Sample:
         return self.from_ms <= at_ms and (not self.to_ms or at_ms < self.to_ms)
 
 
+NEWEST: Final = Sample()
+"""The newest 10,000."""
+
+
 class Simulations:
     """Replays recorded decisions."""
 
