@@ -30,6 +30,7 @@ from controlplane.credentials.audit_keys import read_audit_keys
 from controlplane.credentials.files import CredentialFileError
 from controlplane.credentials.opening import Credentials, open_credentials
 from controlplane.domain.errors import StoreUnavailable
+from controlplane.outbound.webhook import HttpWebhook, SecretUnusable, read_secret
 from controlplane.services.access.api_tokens import ApiTokens
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.store_clock import StoreClock
@@ -264,6 +265,7 @@ class App:
             reader=None if self._credentials is None else self._credentials.reader,
             authority=None if self._credentials is None else self._credentials.authority,
             audit_keys=read_audit_keys(self._settings.audit_key_file),
+            webhook=await self._webhook(building),
         )
         replica = build_replica(self._settings, ports, self._drain, secret, self._on_transition)
         self._loaded = replica.caught_up
@@ -281,6 +283,19 @@ class App:
 
         self._tasks += [*replica.loops, probe]
         return replica
+
+    async def _webhook(self, building: AsyncExitStack) -> HttpWebhook | None:
+        url, secret_file = (
+            self._settings.approval_webhook_url,
+            self._settings.approval_webhook_secret_file,
+        )
+        if not url or secret_file is None:
+            return None
+        try:  # now, not at the first approval
+            read_secret(secret_file)
+        except SecretUnusable as unusable:
+            raise CredentialFileError(str(unusable)) from unusable
+        return await building.enter_async_context(HttpWebhook(url, secret_file))
 
     def _options(self) -> ServerOptions:
         settings = self._settings

@@ -7,14 +7,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
+from google.protobuf.json_format import MessageToDict
 
+from controlplane.api.convert.approvals import approval_to_proto
 from controlplane.api.drain import Drain
 from controlplane.api.pagination import PageTokens
 from controlplane.api.stream_guard import StreamGuard
 from controlplane.api.streams import StreamKeeper
 from controlplane.api.v1.approval_service import ApprovalService, ApprovalUseCases, May
+from controlplane.domain.approvals.model import Approval
 from controlplane.services.approvals.consumption import ApprovalConsumption
 from controlplane.services.approvals.deciding import ApprovalDecisions
+from controlplane.services.approvals.notices import ApprovalNotices, Webhook
 from controlplane.services.approvals.opening import ApprovalOpening
 from controlplane.services.approvals.pages import ApprovalPages
 from controlplane.services.approvals.records import ApprovalRecords
@@ -26,6 +30,7 @@ from controlplane.services.read_model import ReadModel
 from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.settings import Settings
 from controlplane.tasks.approval_sweeper import ApprovalSweeper
+from controlplane.tasks.webhook_sender import WebhookSender
 from fleetplane.v1 import approval_service_pb2_grpc
 
 
@@ -46,6 +51,7 @@ class ApprovalParts:
         guard: StreamGuard,
         shutdown: Drain,
         may: May,
+        webhook: Webhook | None = None,
     ) -> None:
         records = ApprovalRecords(visible, read_model)
         self.opening = ApprovalOpening(
@@ -56,6 +62,15 @@ class ApprovalParts:
         self._sweeper = ApprovalSweeper(
             ApprovalSweep(ledger, read_model, clock, retention_ms=retention_ms), read_model, clock
         )
+        self._sender = None
+        if webhook is not None:
+
+            def render(namespace: str, approval: Approval) -> dict[str, Any]:
+                message = approval_to_proto(approval, namespace, clock.store_ms())
+                return MessageToDict(message, preserving_proto_field_name=True)
+
+            notices = ApprovalNotices(ledger, read_model, clock, webhook, render)
+            self._sender = WebhookSender(notices, read_model, clock)
         self._service = ApprovalService(
             ApprovalUseCases(
                 waits=ApprovalWaits(read_model, records, clock),
@@ -75,7 +90,9 @@ class ApprovalParts:
 
     def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
         """Return what runs as long as the replica does."""
-        return (self._sweeper.run,)
+        if self._sender is None:
+            return (self._sweeper.run,)
+        return (self._sweeper.run, self._sender.run)
 
     def add_services(self, server: grpc.aio.Server) -> None:
         """Add the service about approvals."""

@@ -32,6 +32,7 @@ from controlplane.services.access.ports import (
     CertificateReader,
     TokenVerifier,
 )
+from controlplane.services.approvals.notices import Webhook
 from controlplane.services.audit.attribution import AttributedLedger
 from controlplane.services.audit.ports import AuditLog
 from controlplane.services.beats import BeatIntake
@@ -102,6 +103,8 @@ class Ports:
     """Of client certificates; None: no port demands them."""
     authority: CertificateAuthority | None = None
     """Signs the certificates of agents; None: nobody does."""
+    webhook: Webhook | None = None
+    """Is told of approvals; None: nobody is."""
     audit_keys: Keys = NO_KEYS
     """What the audit is sealed with."""
 
@@ -182,6 +185,7 @@ class _Builder:
             guard=self._access.guard,
             shutdown=shutdown,
             may=self._access.may,
+            webhook=ports.webhook,
         )
         self._policies = PolicyParts(
             settings,
