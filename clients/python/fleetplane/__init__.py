@@ -14,6 +14,7 @@ from fleetplane._catalogue import Catalogue
 from fleetplane._channel import ChannelConfig, RetryPolicy, TlsConfig
 from fleetplane._client import FleetClient
 from fleetplane._config import EffectiveConfig, Position, Scope
+from fleetplane._dealing import DealtVariant
 from fleetplane._details import FieldViolation
 from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._enums import (
@@ -63,6 +64,21 @@ from fleetplane._exceptions import (
     Unavailable,
     Unimplemented,
 )
+from fleetplane._experiment_side import LocalExperiments
+from fleetplane._experiment_spec import (
+    AssignmentReason,
+    ExperimentSpec,
+    ExperimentState,
+    ExperimentUnit,
+    ExperimentVerdict,
+    Metric,
+    MetricDirection,
+    MetricKind,
+    MetricStanding,
+    RecordingState,
+    Variant,
+)
+from fleetplane._experiment_watch import ExperimentWatch
 from fleetplane._fail_modes import FailMode, LocalDecisions
 from fleetplane._following import RolloutWatch, TaskWatch
 from fleetplane._namespaces import QuotaFields
@@ -116,6 +132,7 @@ __all__ = [
     "ApprovalWatch",
     "ApprovalsChanged",
     "ApprovalsSnapshot",
+    "AssignmentReason",
     "AuditExporting",
     "AuditProblemKind",
     "AuditVerifying",
@@ -129,12 +146,18 @@ __all__ = [
     "ConfigWatch",
     "Data",
     "DeadlineExceeded",
+    "DealtVariant",
     "DrainAction",
     "DrainPhase",
     "EffectiveConfig",
     "EnrolledIdentity",
     "Escalation",
     "Evaluation",
+    "ExperimentSpec",
+    "ExperimentState",
+    "ExperimentUnit",
+    "ExperimentVerdict",
+    "ExperimentWatch",
     "ExplainLevel",
     "FailMode",
     "FailedPrecondition",
@@ -149,6 +172,11 @@ __all__ = [
     "LeaseFenced",
     "LimitExceeded",
     "LocalDecisions",
+    "LocalExperiments",
+    "Metric",
+    "MetricDirection",
+    "MetricKind",
+    "MetricStanding",
     "NamespaceState",
     "NotFound",
     "Obligation",
@@ -162,6 +190,7 @@ __all__ = [
     "Position",
     "QuotaFields",
     "Reason",
+    "RecordingState",
     "Registration",
     "RetryPolicy",
     "RevisionConflict",
@@ -192,6 +221,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Variant",
     "VoteOutcome",
     "WorkMeter",
     "__version__",

@@ -15,6 +15,7 @@ from fleetplane._connected import Connected, Connection
 from fleetplane._credentials import CredentialSource, FilePath, choose_credentials
 from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._environment import read_environment
+from fleetplane._experiments import ExperimentCalls
 from fleetplane._identity import IdentityCalls
 from fleetplane._lifecycle import LifecycleCalls
 from fleetplane._local_calls import LocalPolicyCalls
@@ -42,6 +43,7 @@ class FleetClient(
     TaskCalls,
     RouteCalls,
     RolloutCalls,
+    ExperimentCalls,
     ApprovalCalls,
     StandingGrantCalls,
     IdentityCalls,

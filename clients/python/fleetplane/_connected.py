@@ -12,6 +12,7 @@ from fleetplane.v1 import (
     audit_service_pb2_grpc,
     config_service_pb2_grpc,
     decision_service_pb2_grpc,
+    experiment_service_pb2_grpc,
     identity_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
     namespace_service_pb2_grpc,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # the asynchronous stubs exist in the type stubs only
     from fleetplane.v1.audit_service_pb2_grpc import AuditServiceAsyncStub
     from fleetplane.v1.config_service_pb2_grpc import ConfigServiceAsyncStub
     from fleetplane.v1.decision_service_pb2_grpc import DecisionServiceAsyncStub
+    from fleetplane.v1.experiment_service_pb2_grpc import ExperimentServiceAsyncStub
     from fleetplane.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from fleetplane.v1.lifecycle_service_pb2_grpc import LifecycleServiceAsyncStub
     from fleetplane.v1.namespace_service_pb2_grpc import NamespaceServiceAsyncStub
@@ -71,6 +73,7 @@ class Connection:
         "channel",
         "configs",
         "decisions",
+        "experiments",
         "identity",
         "lifecycle",
         "namespaces",
@@ -119,6 +122,9 @@ class Connection:
             self.channel
         )
         self.audit: AuditServiceAsyncStub = audit_service_pb2_grpc.AuditServiceStub(self.channel)
+        self.experiments: ExperimentServiceAsyncStub = (
+            experiment_service_pb2_grpc.ExperimentServiceStub(self.channel)
+        )
         self.rollouts: RolloutServiceAsyncStub = rollout_service_pb2_grpc.RolloutServiceStub(
             self.channel
         )
