@@ -1,4 +1,4 @@
-"""One corpus, one answer: the unary call, the batch, the SDK's batcher and the bare engine agree.
+"""One corpus, one answer: the calls, the SDK, its own decision point and the bare engine agree.
 
 Each group of the corpus becomes a namespace of a real daemon, with its agents alive in it.
 """
@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 
 from controlplane.domain.policies import Effect, Policy, PolicySet, Request, validate_claims
-from fleetplane import Agent, Evaluation, FleetClient, FleetError
+from fleetplane import Agent, Evaluation, ExplainLevel, FleetClient, FleetError
 from fleetplane.v1 import policy_service_pb2 as pb
 from fleetplane.v1 import policy_service_pb2_grpc
 from tests.fakes.daemon import Daemon, running_daemon
@@ -157,6 +157,7 @@ async def test_every_decision_point_gives_the_same_answer(
         assert await _one_by_one(group, namespace, stub) == wanted
         assert await _in_a_batch(group, client) == wanted
         assert await _through_the_sdk(group, client) == wanted
+        assert await _in_this_process(group, client, stub) == wanted
 
 
 async def _one_by_one(
@@ -186,6 +187,43 @@ async def _in_a_batch(group: Group, client: FleetClient) -> dict[str, Shown]:
         assert not isinstance(decision, FleetError), (case.name, decision)
         answers[case.name] = shown(decision)
     return answers
+
+
+async def _in_this_process(
+    group: Group, client: FleetClient, stub: "policy_service_pb2_grpc.PolicyServiceAsyncStub"
+) -> dict[str, Shown]:
+    """Decide here, on what the daemon sends; each answer is its answer, explanation and all."""
+    answers = {}
+    async with client.local_policies(*group.agents) as policies:
+        for case in group.cases:
+            request = pb.EvaluatePolicyRequest(
+                namespace=client.namespace,
+                agent_id=case.agent_id,
+                action=case.action,
+                tool=case.tool,
+                explain=pb.EXPLAIN_LEVEL_FULL,
+            )
+            request.context.update(case.context)
+            there = (await stub.EvaluatePolicy(request)).decision
+            await policies.reached(there.policy_revision)
+            here = policies.decide(
+                case.action,
+                case.context,
+                tool=case.tool,
+                agent_id=case.agent_id,
+                explain=ExplainLevel.FULL,
+            )
+            answers[case.name] = shown(here)
+            assert _in_full(here) == _in_full(there), case.name
+    return answers
+
+
+def _in_full(decision: pb.PolicyDecision) -> list[str]:
+    """Show all of an answer but what is its own: id, age, approval, and the time it read."""
+    assert decision.decision_id
+    for own in ("decision_id", "snapshot_age_seconds", "approval_id", "approval_state"):
+        decision.ClearField(own)
+    return re.sub(r'observed: "\d{13}"', 'observed: "now"', str(decision)).splitlines()
 
 
 async def _through_the_sdk(group: Group, client: FleetClient) -> dict[str, Shown]:

@@ -3,7 +3,7 @@
 Explaining judges again, by walking the parsed condition; it is for people and costs accordingly.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fleetplane_policy.combining import is_candidate
@@ -111,5 +111,14 @@ def _observed(leaf: Leaf, value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    text = repr(value)
+    text = repr(_in_order(value))
     return text if len(text) <= _TEXT_LIMIT else f"{text[:_TEXT_LIMIT]}..."
+
+
+def _in_order(value: Any) -> Any:
+    """Return a value with the keys of its maps in order: messages keep none."""
+    if isinstance(value, Mapping):
+        return {key: _in_order(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_in_order, value))
+    return value

@@ -60,6 +60,11 @@ def parse(conditions: Any, schema: AttributeSchema) -> tuple[Node, tuple[FieldVi
     return node, tuple(parser.violations)
 
 
+def _in_order(value: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """Return keys and values by key: messages keep no order, and all explain the same."""
+    return sorted(value.items(), key=lambda item: str(item[0]))
+
+
 class _Parser:
     """Walks one condition, collecting violations instead of stopping at the first."""
 
@@ -85,7 +90,7 @@ class _Parser:
             )
         if "attr" in value or "op" in value:
             return self.leaf(value, field)
-        return _all(self.entry(key, item, field, depth) for key, item in value.items())
+        return _all(self.entry(key, item, field, depth) for key, item in _in_order(value))
 
     def entry(self, key: Any, value: Any, field: str, depth: int) -> Node:
         """Parse one key of the dictionary form."""
@@ -132,7 +137,7 @@ class _Parser:
             return self.refuse(field, "has a key that is not a string")
         return _all(
             self.sugar((*segments, key), item, f"{field}.{key}", depth)
-            for key, item in value.items()
+            for key, item in _in_order(value)
         )
 
     def leaf(self, value: Mapping[Any, Any], field: str) -> Node:

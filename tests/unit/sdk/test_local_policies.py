@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -78,7 +78,7 @@ async def sink() -> Sink:
 
 
 @pytest.fixture
-async def recorder(sink: Sink) -> Iterator[DecisionRecorder]:
+async def recorder(sink: Sink) -> AsyncIterator[DecisionRecorder]:
     recorder = DecisionRecorder(sink, limit=1000)
     yield recorder
     await recorder.aclose()

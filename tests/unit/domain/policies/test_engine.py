@@ -288,7 +288,7 @@ def test_determining_explanations_show_both_sides_of_every_comparison() -> None:
     root = explanation.condition
     assert root is not None
     assert (root.kind, root.result) == ("all", "T")
-    action, negated, alternatives = root.children
+    action, alternatives, negated = root.children  # in the order of the keys
     assert (action.attribute, action.operator, action.expected) == ("action", "eq", "'act'")
     assert (negated.kind, negated.children[0].observed, negated.result) == (
         "not",

@@ -153,8 +153,8 @@ def test_every_violation_is_reported_at_once() -> None:
         "targets.actions[1]",
         "targets.tools[0]",
         "targets.agents[0]",
-        "conditions.enviroment",
         "conditions.any[0].tol",
+        "conditions.enviroment",
     ]
     with pytest.raises(MalformedInput) as refused:
         require_valid_policy(policy)
