@@ -166,6 +166,78 @@ DECISION_DURABILITY_SAMPLED: DecisionDurability.ValueType  # 3
 """A share of them, recorded as ASYNC ones are."""
 Global___DecisionDurability: _TypeAlias = DecisionDurability  # noqa: Y015
 
+class _PolicyChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_CHANGE_KIND_UNSPECIFIED: _PolicyChangeKind.ValueType  # 0
+    """Never sent."""
+    POLICY_CHANGE_KIND_CREATED: _PolicyChangeKind.ValueType  # 1
+    """CreatePolicy."""
+    POLICY_CHANGE_KIND_UPDATED: _PolicyChangeKind.ValueType  # 2
+    """UpdatePolicy."""
+    POLICY_CHANGE_KIND_DELETED: _PolicyChangeKind.ValueType  # 3
+    """DeletePolicy."""
+    POLICY_CHANGE_KIND_ACTIVATED: _PolicyChangeKind.ValueType  # 4
+    """ActivatePolicyRevision."""
+    POLICY_CHANGE_KIND_ROLLED_BACK: _PolicyChangeKind.ValueType  # 5
+    """RollbackPolicyRevision."""
+    POLICY_CHANGE_KIND_SETTINGS: _PolicyChangeKind.ValueType  # 6
+    """UpdatePolicySettings: other defaults."""
+    POLICY_CHANGE_KIND_TESTS: _PolicyChangeKind.ValueType  # 7
+    """ReplacePolicyTests; what decides is the same."""
+
+class PolicyChangeKind(_PolicyChangeKind, metaclass=_PolicyChangeKindEnumTypeWrapper):
+    """What made a revision."""
+
+POLICY_CHANGE_KIND_UNSPECIFIED: PolicyChangeKind.ValueType  # 0
+"""Never sent."""
+POLICY_CHANGE_KIND_CREATED: PolicyChangeKind.ValueType  # 1
+"""CreatePolicy."""
+POLICY_CHANGE_KIND_UPDATED: PolicyChangeKind.ValueType  # 2
+"""UpdatePolicy."""
+POLICY_CHANGE_KIND_DELETED: PolicyChangeKind.ValueType  # 3
+"""DeletePolicy."""
+POLICY_CHANGE_KIND_ACTIVATED: PolicyChangeKind.ValueType  # 4
+"""ActivatePolicyRevision."""
+POLICY_CHANGE_KIND_ROLLED_BACK: PolicyChangeKind.ValueType  # 5
+"""RollbackPolicyRevision."""
+POLICY_CHANGE_KIND_SETTINGS: PolicyChangeKind.ValueType  # 6
+"""UpdatePolicySettings: other defaults."""
+POLICY_CHANGE_KIND_TESTS: PolicyChangeKind.ValueType  # 7
+"""ReplacePolicyTests; what decides is the same."""
+Global___PolicyChangeKind: _TypeAlias = PolicyChangeKind  # noqa: Y015
+
+class _PolicyStageKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyStageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyStageKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_STAGE_KIND_UNSPECIFIED: _PolicyStageKind.ValueType  # 0
+    """Never sent; refused where a stage must be named."""
+    POLICY_STAGE_KIND_FULL: _PolicyStageKind.ValueType  # 1
+    """It becomes the live policies. Never the kind of a stage."""
+    POLICY_STAGE_KIND_PERCENT: _PolicyStageKind.ValueType  # 2
+    """It decides for a share of the agents, the same ones on every replica."""
+    POLICY_STAGE_KIND_SHADOW: _PolicyStageKind.ValueType  # 3
+    """It decides for nobody; what it would decide is compared with what was decided."""
+
+class PolicyStageKind(_PolicyStageKind, metaclass=_PolicyStageKindEnumTypeWrapper):
+    """How far a candidate is."""
+
+POLICY_STAGE_KIND_UNSPECIFIED: PolicyStageKind.ValueType  # 0
+"""Never sent; refused where a stage must be named."""
+POLICY_STAGE_KIND_FULL: PolicyStageKind.ValueType  # 1
+"""It becomes the live policies. Never the kind of a stage."""
+POLICY_STAGE_KIND_PERCENT: PolicyStageKind.ValueType  # 2
+"""It decides for a share of the agents, the same ones on every replica."""
+POLICY_STAGE_KIND_SHADOW: PolicyStageKind.ValueType  # 3
+"""It decides for nobody; what it would decide is compared with what was decided."""
+Global___PolicyStageKind: _TypeAlias = PolicyStageKind  # noqa: Y015
+
 @_typing.final
 class Policy(_message.Message):
     """One rule."""
@@ -594,6 +666,7 @@ class PolicyDecision(_message.Message):
     DECISION_ID_FIELD_NUMBER: _builtins.int
     EXPLANATIONS_FIELD_NUMBER: _builtins.int
     OBLIGATIONS_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
     APPROVAL_ID_FIELD_NUMBER: _builtins.int
     APPROVAL_STATE_FIELD_NUMBER: _builtins.int
     SNAPSHOT_AGE_SECONDS_FIELD_NUMBER: _builtins.int
@@ -607,6 +680,8 @@ class PolicyDecision(_message.Message):
     """Revision of the policies that decided."""
     decision_id: _builtins.str
     """Unique, and sortable by time: `dec-<milliseconds since 1970 in 12 hex digits>-<who decided>-<count>`."""
+    candidate_id: _builtins.str
+    """The staged candidate whose changes to `policy_revision` decided; empty: the live policies did."""
     approval_id: _builtins.str
     """With REQUIRE_APPROVAL: the approval that stands for exactly this action. Wait for it, then use it
     with ConsumeApproval. Empty with `dry_run`.
@@ -655,13 +730,14 @@ class PolicyDecision(_message.Message):
         decision_id: _builtins.str = ...,
         explanations: _abc.Iterable[Global___PolicyExplanation] | None = ...,
         obligations: _abc.Iterable[Global___Obligation] | None = ...,
+        candidate_id: _builtins.str = ...,
         approval_id: _builtins.str = ...,
         approval_state: _approval_service_pb2.ApprovalState.ValueType = ...,
         snapshot_age_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval_id", b"approval_id", "approval_state", b"approval_state", "decision_id", b"decision_id", "determining_policies", b"determining_policies", "explanations", b"explanations", "indeterminate_policies", b"indeterminate_policies", "message", b"message", "obligations", b"obligations", "observed_policies", b"observed_policies", "overridden_policies", b"overridden_policies", "policy_revision", b"policy_revision", "reason", b"reason", "snapshot_age_seconds", b"snapshot_age_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval_id", b"approval_id", "approval_state", b"approval_state", "candidate_id", b"candidate_id", "decision_id", b"decision_id", "determining_policies", b"determining_policies", "explanations", b"explanations", "indeterminate_policies", b"indeterminate_policies", "message", b"message", "obligations", b"obligations", "observed_policies", b"observed_policies", "overridden_policies", b"overridden_policies", "policy_revision", b"policy_revision", "reason", b"reason", "snapshot_age_seconds", b"snapshot_age_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -935,7 +1011,7 @@ class BatchEvaluatePolicyResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     policy_revision: _builtins.int
-    """Revision of the policies that decided all of them."""
+    """Revision of the policies that decided all of them; a staged candidate decides on top of it."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationResult]:
         """One result per decided item, in order; shorter than the request if the mode stopped early."""
@@ -1823,3 +1899,1711 @@ class UpdatePolicySettingsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdatePolicySettingsResponse: _TypeAlias = UpdatePolicySettingsResponse  # noqa: Y015
+
+@_typing.final
+class PolicyRevision(_message.Message):
+    """One change of the live policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MADE_AT_FIELD_NUMBER: _builtins.int
+    MADE_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    RESTORED_FROM_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Its number; decisions carry it."""
+    kind: Global___PolicyChangeKind.ValueType
+    """What made it."""
+    made_by: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    changes: _builtins.int
+    """How many policies were added, changed or removed."""
+    digest: _builtins.str
+    """Digest of all policies since then, `sha256:<hex>`: the same policies have the same."""
+    candidate_id: _builtins.str
+    """Of ACTIVATED: the candidate."""
+    restored_from: _builtins.int
+    """Of ROLLED_BACK: the revision whose content is back."""
+    @_builtins.property
+    def made_at(self) -> _timestamp_pb2.Timestamp:
+        """When, on the store's clock."""
+
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that were added; at most 100 are named."""
+
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that were changed; at most 100 are named."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that were removed; at most 100 are named."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        kind: Global___PolicyChangeKind.ValueType = ...,
+        made_at: _timestamp_pb2.Timestamp | None = ...,
+        made_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        added: _abc.Iterable[_builtins.str] | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        changes: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        candidate_id: _builtins.str = ...,
+        restored_from: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["made_at", b"made_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "candidate_id", b"candidate_id", "changed", b"changed", "changes", b"changes", "digest", b"digest", "kind", b"kind", "made_at", b"made_at", "made_by", b"made_by", "reason", b"reason", "removed", b"removed", "restored_from", b"restored_from", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyRevision: _TypeAlias = PolicyRevision  # noqa: Y015
+
+@_typing.final
+class PolicyDifference(_message.Message):
+    """One policy that differs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """Which."""
+    @_builtins.property
+    def before(self) -> Global___Policy:
+        """As it was; absent: it is new."""
+
+    @_builtins.property
+    def after(self) -> Global___Policy:
+        """As it is; absent: it is gone."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields that differ, such as `priority`; empty for new and removed ones."""
+
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        before: Global___Policy | None = ...,
+        after: Global___Policy | None = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "fields", b"fields", "policy_id", b"policy_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyDifference: _TypeAlias = PolicyDifference  # noqa: Y015
+
+@_typing.final
+class PolicyTestAgent(_message.Message):
+    """An agent as a test describes it; it need not be registered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name."""
+    version: _builtins.str
+    """Version."""
+    owner: _builtins.str
+    """Owner."""
+    model: _builtins.str
+    """Model."""
+    status: _builtins.str
+    """Status, such as `ACTIVE`, which is the default."""
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Tags."""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Capabilities."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tools."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        model: _builtins.str = ...,
+        status: _builtins.str = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "model", b"model", "name", b"name", "owner", b"owner", "status", b"status", "tags", b"tags", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyTestAgent: _TypeAlias = PolicyTestAgent  # noqa: Y015
+
+@_typing.final
+class PolicyTest(_message.Message):
+    """A question and what must be answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    EXPECT_FIELD_NUMBER: _builtins.int
+    DETERMINING_FIELD_NUMBER: _builtins.int
+    CHECK_DETERMINING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unique among the tests. 1-256 bytes. Required."""
+    action: _builtins.str
+    """What is asked. Required."""
+    tool: _builtins.str
+    """With which tool, optional."""
+    agent_id: _builtins.str
+    """A registered agent, on its facts of the day of the test. Not together with `agent`."""
+    expect: Global___PolicyAction.ValueType
+    """The answer that is expected. Required."""
+    check_determining: _builtins.bool
+    """Whether `determining` is checked; implied if it names any."""
+    @_builtins.property
+    def agent(self) -> Global___PolicyTestAgent:
+        """An agent that is described here."""
+
+    @_builtins.property
+    def context(self) -> _struct_pb2.Struct:
+        """Claims about the action."""
+
+    @_builtins.property
+    def now(self) -> _timestamp_pb2.Timestamp:
+        """When it is asked; absent: when the test runs."""
+
+    @_builtins.property
+    def determining(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `check_determining`: the policies that must determine it, in any order."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        action: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        agent_id: _builtins.str = ...,
+        agent: Global___PolicyTestAgent | None = ...,
+        context: _struct_pb2.Struct | None = ...,
+        now: _timestamp_pb2.Timestamp | None = ...,
+        expect: Global___PolicyAction.ValueType = ...,
+        determining: _abc.Iterable[_builtins.str] | None = ...,
+        check_determining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "context", b"context", "now", b"now"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "agent", b"agent", "agent_id", b"agent_id", "check_determining", b"check_determining", "context", b"context", "determining", b"determining", "expect", b"expect", "name", b"name", "now", b"now", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyTest: _TypeAlias = PolicyTest  # noqa: Y015
+
+@_typing.final
+class PolicyTestList(_message.Message):
+    """Tests of policies; at most 200."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyTest]:
+        """The tests."""
+
+    def __init__(
+        self,
+        *,
+        tests: _abc.Iterable[Global___PolicyTest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyTestList: _TypeAlias = PolicyTestList  # noqa: Y015
+
+@_typing.final
+class PolicyTestFailure(_message.Message):
+    """A test that fails."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    why: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyTestFailure: _TypeAlias = PolicyTestFailure  # noqa: Y015
+
+@_typing.final
+class PolicyCandidate(_message.Message):
+    """Changes to the live policies that decide nothing until they are activated. What decides under a
+    candidate are the live policies of then with its changes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    BASE_REVISION_FIELD_NUMBER: _builtins.int
+    PUT_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    candidate_id: _builtins.str
+    """Identity."""
+    description: _builtins.str
+    """For people."""
+    base_revision: _builtins.int
+    """The live revision that it was written against."""
+    created_by: _builtins.str
+    """Who wrote it."""
+    reason: _builtins.str
+    """Why."""
+    revision: _builtins.int
+    """Revision at which it was written."""
+    @_builtins.property
+    def put(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
+        """Policies that it adds or replaces. Absent in lists."""
+
+    @_builtins.property
+    def delete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that it removes."""
+
+    @_builtins.property
+    def tests(self) -> Global___PolicyTestList:
+        """Tests that come with it and replace those of the live policies; absent: those stay."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When, on the store's clock."""
+
+    def __init__(
+        self,
+        *,
+        candidate_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        base_revision: _builtins.int = ...,
+        put: _abc.Iterable[Global___Policy] | None = ...,
+        delete: _abc.Iterable[_builtins.str] | None = ...,
+        tests: Global___PolicyTestList | None = ...,
+        created_by: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "tests", b"tests"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "candidate_id", b"candidate_id", "created_at", b"created_at", "created_by", b"created_by", "delete", b"delete", "description", b"description", "put", b"put", "reason", b"reason", "revision", b"revision", "tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyCandidate: _TypeAlias = PolicyCandidate  # noqa: Y015
+
+@_typing.final
+class PolicyStage(_message.Message):
+    """The candidate that is being tried."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    STARTED_BY_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_BY_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    stage_id: _builtins.str
+    """Identity; the agents of PERCENT are chosen with it."""
+    kind: Global___PolicyStageKind.ValueType
+    """PERCENT or SHADOW."""
+    candidate_id: _builtins.str
+    """Which candidate."""
+    percent: _builtins.int
+    """Of PERCENT: 1-99."""
+    started_by: _builtins.str
+    """Who began it."""
+    updated_by: _builtins.str
+    """Who changed it last."""
+    reason: _builtins.str
+    """Why, of its last change."""
+    revision: _builtins.int
+    """Revision of its last change."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began, on the store's clock."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last, on the store's clock."""
+
+    def __init__(
+        self,
+        *,
+        stage_id: _builtins.str = ...,
+        kind: Global___PolicyStageKind.ValueType = ...,
+        candidate_id: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        started_by: _builtins.str = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        updated_by: _builtins.str = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at", "updated_at", b"updated_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_id", b"candidate_id", "kind", b"kind", "percent", b"percent", "reason", b"reason", "revision", b"revision", "stage_id", b"stage_id", "started_at", b"started_at", "started_by", b"started_by", "updated_at", b"updated_at", "updated_by", b"updated_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyStage: _TypeAlias = PolicyStage  # noqa: Y015
+
+@_typing.final
+class FlipCount(_message.Message):
+    """How many decisions would change from one answer to another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    before: Global___PolicyAction.ValueType
+    """As it was decided."""
+    after: Global___PolicyAction.ValueType
+    """As it would be decided."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        before: Global___PolicyAction.ValueType = ...,
+        after: Global___PolicyAction.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlipCount: _TypeAlias = FlipCount  # noqa: Y015
+
+@_typing.final
+class AgentFlips(_message.Message):
+    """How many decisions of one agent would come out otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_NAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent."""
+    agent_name: _builtins.str
+    """Its name."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        agent_name: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_name", b"agent_name", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentFlips: _TypeAlias = AgentFlips  # noqa: Y015
+
+@_typing.final
+class PolicyFlips(_message.Message):
+    """How many decisions would come out otherwise because of one policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """The policy; `(default)` where no policy determined the answer."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "policy_id", b"policy_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyFlips: _TypeAlias = PolicyFlips  # noqa: Y015
+
+@_typing.final
+class FlipExample(_message.Message):
+    """One decision that would come out otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    MADE_AT_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    BEFORE_POLICIES_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    AFTER_POLICIES_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Which; GetDecision has the rest."""
+    agent_id: _builtins.str
+    """Who wanted to act."""
+    agent_name: _builtins.str
+    """Its name then."""
+    action: _builtins.str
+    """What it wanted to do."""
+    tool: _builtins.str
+    """With which tool."""
+    before: Global___PolicyAction.ValueType
+    """As it was decided."""
+    after: Global___PolicyAction.ValueType
+    """As it would be decided."""
+    message: _builtins.str
+    """The new answer in words."""
+    @_builtins.property
+    def made_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def before_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that determined that."""
+
+    @_builtins.property
+    def after_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that would determine that."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        made_at: _timestamp_pb2.Timestamp | None = ...,
+        agent_id: _builtins.str = ...,
+        agent_name: _builtins.str = ...,
+        action: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        before: Global___PolicyAction.ValueType = ...,
+        before_policies: _abc.Iterable[_builtins.str] | None = ...,
+        after: Global___PolicyAction.ValueType = ...,
+        after_policies: _abc.Iterable[_builtins.str] | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["made_at", b"made_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "after", b"after", "after_policies", b"after_policies", "agent_id", b"agent_id", "agent_name", b"agent_name", "before", b"before", "before_policies", b"before_policies", "decision_id", b"decision_id", "made_at", b"made_at", "message", b"message", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlipExample: _TypeAlias = FlipExample  # noqa: Y015
+
+@_typing.final
+class ReplayReport(_message.Message):
+    """What a replay found. Read `replayed` of `made` first: flips are out of those."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MADE_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    SAMPLED_FIELD_NUMBER: _builtins.int
+    UNSAMPLED_FIELD_NUMBER: _builtins.int
+    OLDEST_AT_FIELD_NUMBER: _builtins.int
+    NEWEST_AT_FIELD_NUMBER: _builtins.int
+    FLIPS_FIELD_NUMBER: _builtins.int
+    AGREED_BY_LIVE_FIELD_NUMBER: _builtins.int
+    BY_ACTION_FIELD_NUMBER: _builtins.int
+    BY_AGENT_FIELD_NUMBER: _builtins.int
+    BY_POLICY_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    made: _builtins.int
+    """Decisions that were made, as far as the log knows: recorded and lost ones."""
+    recorded: _builtins.int
+    """Decisions that were found in the log."""
+    replayed: _builtins.int
+    """Of those, decisions that were judged again."""
+    masked: _builtins.int
+    """Not judged: a policy would look at a value that is masked in the log."""
+    lost: _builtins.int
+    """Not judged: made and not recorded."""
+    unreadable: _builtins.int
+    """Not judged: the record is damaged, or of a newer release."""
+    sampled: _builtins.int
+    """Of the replayed ones, records that stand for several decisions."""
+    unsampled: _builtins.float
+    """About how many decisions those stand for besides themselves."""
+    flips: _builtins.int
+    """Replayed decisions that would come out otherwise."""
+    agreed_by_live: _builtins.int
+    """Of those, decisions that the live policies of today answer in the new way already."""
+    @_builtins.property
+    def oldest_at(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest of them was made."""
+
+    @_builtins.property
+    def newest_at(self) -> _timestamp_pb2.Timestamp:
+        """When the newest of them was made."""
+
+    @_builtins.property
+    def by_action(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlipCount]:
+        """By answers, most first."""
+
+    @_builtins.property
+    def by_agent(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentFlips]:
+        """By agent, most first; at most 100."""
+
+    @_builtins.property
+    def by_policy(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyFlips]:
+        """By policy that determines one of the two answers and not the other, most first; at most 100."""
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlipExample]:
+        """Newest first; at most 50."""
+
+    def __init__(
+        self,
+        *,
+        made: _builtins.int = ...,
+        recorded: _builtins.int = ...,
+        replayed: _builtins.int = ...,
+        masked: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
+        sampled: _builtins.int = ...,
+        unsampled: _builtins.float = ...,
+        oldest_at: _timestamp_pb2.Timestamp | None = ...,
+        newest_at: _timestamp_pb2.Timestamp | None = ...,
+        flips: _builtins.int = ...,
+        agreed_by_live: _builtins.int = ...,
+        by_action: _abc.Iterable[Global___FlipCount] | None = ...,
+        by_agent: _abc.Iterable[Global___AgentFlips] | None = ...,
+        by_policy: _abc.Iterable[Global___PolicyFlips] | None = ...,
+        examples: _abc.Iterable[Global___FlipExample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["newest_at", b"newest_at", "oldest_at", b"oldest_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed_by_live", b"agreed_by_live", "by_action", b"by_action", "by_agent", b"by_agent", "by_policy", b"by_policy", "examples", b"examples", "flips", b"flips", "lost", b"lost", "made", b"made", "masked", b"masked", "newest_at", b"newest_at", "oldest_at", b"oldest_at", "recorded", b"recorded", "replayed", b"replayed", "sampled", b"sampled", "unreadable", b"unreadable", "unsampled", b"unsampled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayReport: _TypeAlias = ReplayReport  # noqa: Y015
+
+@_typing.final
+class ListPolicyRevisionsRequest(_message.Message):
+    """Request of ListPolicyRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    page_size: _builtins.int
+    """Revisions per page, 1-1,000; 0 means 100."""
+    page_token: _builtins.str
+    """Opaque, from the previous page; all other fields must be unchanged."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyRevisionsRequest: _TypeAlias = ListPolicyRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListPolicyRevisionsResponse(_message.Message):
+    """Response of ListPolicyRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LIVE_REVISION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    live_revision: _builtins.int
+    """The revision that decides now."""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyRevision]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___PolicyRevision] | None = ...,
+        next_page_token: _builtins.str = ...,
+        live_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["live_revision", b"live_revision", "next_page_token", b"next_page_token", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyRevisionsResponse: _TypeAlias = ListPolicyRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class GetPolicyRevisionRequest(_message.Message):
+    """Request of GetPolicyRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    revision: _builtins.int
+    """Which; any number since the first kept change. 0: the live one."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "namespace", b"namespace", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyRevisionRequest: _TypeAlias = GetPolicyRevisionRequest  # noqa: Y015
+
+@_typing.final
+class GetPolicyRevisionResponse(_message.Message):
+    """Response of GetPolicyRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest of them."""
+    @_builtins.property
+    def revision(self) -> Global___PolicyRevision:
+        """The change that made it, up to the revision that was asked for; absent if nothing was ever changed."""
+
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
+        """All policies since then, highest priority first, then by id."""
+
+    @_builtins.property
+    def tests(self) -> Global___PolicyTestList:
+        """Tests since then."""
+
+    def __init__(
+        self,
+        *,
+        revision: Global___PolicyRevision | None = ...,
+        policies: _abc.Iterable[Global___Policy] | None = ...,
+        digest: _builtins.str = ...,
+        tests: Global___PolicyTestList | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "tests", b"tests"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "policies", b"policies", "revision", b"revision", "tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyRevisionResponse: _TypeAlias = GetPolicyRevisionResponse  # noqa: Y015
+
+@_typing.final
+class DiffPolicyRevisionsRequest(_message.Message):
+    """Request of DiffPolicyRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    from_revision: _builtins.int
+    """The earlier one; 0: the live one."""
+    to_revision: _builtins.int
+    """The later one; 0: the live one."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "namespace", b"namespace", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffPolicyRevisionsRequest: _TypeAlias = DiffPolicyRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class DiffPolicyRevisionsResponse(_message.Message):
+    """Response of DiffPolicyRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    FROM_DIGEST_FIELD_NUMBER: _builtins.int
+    TO_DIGEST_FIELD_NUMBER: _builtins.int
+    from_digest: _builtins.str
+    """Digest of the earlier one."""
+    to_digest: _builtins.str
+    """Digest of the later one."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyDifference]:
+        """What differs, by id."""
+
+    def __init__(
+        self,
+        *,
+        differences: _abc.Iterable[Global___PolicyDifference] | None = ...,
+        from_digest: _builtins.str = ...,
+        to_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "from_digest", b"from_digest", "to_digest", b"to_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffPolicyRevisionsResponse: _TypeAlias = DiffPolicyRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class CreatePolicyCandidateRequest(_message.Message):
+    """Request of CreatePolicyCandidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    description: _builtins.str
+    """For people. At most 4,096 bytes."""
+    whole: _builtins.bool
+    """Live policies that are not among `policies` are removed."""
+    expected_revision: _builtins.int
+    """Refuse if the live policies are not at this revision. Absent: not checked."""
+    reason: _builtins.str
+    """Why, for the audit. At most 1,024 bytes."""
+    request_id: _builtins.str
+    """Makes a retry safe. At most 128 bytes."""
+    dry_run: _builtins.bool
+    """Check, write nothing."""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
+        """Policies to add or replace; with `whole`, all policies that shall be there."""
+
+    @_builtins.property
+    def delete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies to remove; not with `whole`."""
+
+    @_builtins.property
+    def tests(self) -> Global___PolicyTestList:
+        """Tests that come with it; absent: those of the live policies stay."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        description: _builtins.str = ...,
+        policies: _abc.Iterable[Global___Policy] | None = ...,
+        whole: _builtins.bool = ...,
+        delete: _abc.Iterable[_builtins.str] | None = ...,
+        tests: Global___PolicyTestList | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "tests", b"tests"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "delete", b"delete", "description", b"description", "dry_run", b"dry_run", "expected_revision", b"expected_revision", "namespace", b"namespace", "policies", b"policies", "reason", b"reason", "request_id", b"request_id", "tests", b"tests", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___CreatePolicyCandidateRequest: _TypeAlias = CreatePolicyCandidateRequest  # noqa: Y015
+
+@_typing.final
+class CreatePolicyCandidateResponse(_message.Message):
+    """Response of CreatePolicyCandidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    LIVE_REVISION_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest of the policies that would be live."""
+    live_revision: _builtins.int
+    """The revision that decides now."""
+    @_builtins.property
+    def candidate(self) -> Global___PolicyCandidate:
+        """The candidate as stored."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyDifference]:
+        """What it would change now."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Remarks of the linter about what it changes."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyTestFailure]:
+        """Tests that fail with it; it cannot be activated like that."""
+
+    def __init__(
+        self,
+        *,
+        candidate: Global___PolicyCandidate | None = ...,
+        differences: _abc.Iterable[Global___PolicyDifference] | None = ...,
+        digest: _builtins.str = ...,
+        live_revision: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        failures: _abc.Iterable[Global___PolicyTestFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "differences", b"differences", "digest", b"digest", "failures", b"failures", "live_revision", b"live_revision", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreatePolicyCandidateResponse: _TypeAlias = CreatePolicyCandidateResponse  # noqa: Y015
+
+@_typing.final
+class GetPolicyCandidateRequest(_message.Message):
+    """Request of GetPolicyCandidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    candidate_id: _builtins.str
+    """Which candidate. Required."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        candidate_id: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_id", b"candidate_id", "min_revision", b"min_revision", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyCandidateRequest: _TypeAlias = GetPolicyCandidateRequest  # noqa: Y015
+
+@_typing.final
+class GetPolicyCandidateResponse(_message.Message):
+    """Response of GetPolicyCandidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    LIVE_REVISION_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest of the policies that would be live."""
+    live_revision: _builtins.int
+    """The revision that decides now."""
+    @_builtins.property
+    def candidate(self) -> Global___PolicyCandidate:
+        """The candidate."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyDifference]:
+        """What it would change now."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Remarks of the linter about what it changes."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyTestFailure]:
+        """Tests that fail with it."""
+
+    def __init__(
+        self,
+        *,
+        candidate: Global___PolicyCandidate | None = ...,
+        differences: _abc.Iterable[Global___PolicyDifference] | None = ...,
+        digest: _builtins.str = ...,
+        live_revision: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        failures: _abc.Iterable[Global___PolicyTestFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "differences", b"differences", "digest", b"digest", "failures", b"failures", "live_revision", b"live_revision", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyCandidateResponse: _TypeAlias = GetPolicyCandidateResponse  # noqa: Y015
+
+@_typing.final
+class ListPolicyCandidatesRequest(_message.Message):
+    """Request of ListPolicyCandidates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyCandidatesRequest: _TypeAlias = ListPolicyCandidatesRequest  # noqa: Y015
+
+@_typing.final
+class ListPolicyCandidatesResponse(_message.Message):
+    """Response of ListPolicyCandidates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyCandidate]:
+        """Newest first, without their policies."""
+
+    def __init__(
+        self,
+        *,
+        candidates: _abc.Iterable[Global___PolicyCandidate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyCandidatesResponse: _TypeAlias = ListPolicyCandidatesResponse  # noqa: Y015
+
+@_typing.final
+class DeletePolicyCandidateRequest(_message.Message):
+    """Request of DeletePolicyCandidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    candidate_id: _builtins.str
+    """Which candidate. Required."""
+    reason: _builtins.str
+    """Why, for the audit. At most 1,024 bytes."""
+    request_id: _builtins.str
+    """Makes a retry safe. At most 128 bytes."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        candidate_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_id", b"candidate_id", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePolicyCandidateRequest: _TypeAlias = DeletePolicyCandidateRequest  # noqa: Y015
+
+@_typing.final
+class DeletePolicyCandidateResponse(_message.Message):
+    """Response of DeletePolicyCandidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of the deletion."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePolicyCandidateResponse: _TypeAlias = DeletePolicyCandidateResponse  # noqa: Y015
+
+@_typing.final
+class GetPolicyTestsRequest(_message.Message):
+    """Request of GetPolicyTests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyTestsRequest: _TypeAlias = GetPolicyTestsRequest  # noqa: Y015
+
+@_typing.final
+class GetPolicyTestsResponse(_message.Message):
+    """Response of GetPolicyTests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TESTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision at which they were last changed; 0: never."""
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyTest]:
+        """The tests."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyTestFailure]:
+        """Those that fail on the live policies."""
+
+    def __init__(
+        self,
+        *,
+        tests: _abc.Iterable[Global___PolicyTest] | None = ...,
+        revision: _builtins.int = ...,
+        failures: _abc.Iterable[Global___PolicyTestFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "revision", b"revision", "tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyTestsResponse: _TypeAlias = GetPolicyTestsResponse  # noqa: Y015
+
+@_typing.final
+class ReplacePolicyTestsRequest(_message.Message):
+    """Request of ReplacePolicyTests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    expected_revision: _builtins.int
+    """Refuse if the tests are not at this revision; 0: there were never any. Absent: not checked."""
+    reason: _builtins.str
+    """Why, for the audit. At most 1,024 bytes."""
+    request_id: _builtins.str
+    """Makes a retry safe. At most 128 bytes."""
+    dry_run: _builtins.bool
+    """Check and run, write nothing."""
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyTest]:
+        """All tests; none removes them. At most 200."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        tests: _abc.Iterable[Global___PolicyTest] | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "dry_run", b"dry_run", "expected_revision", b"expected_revision", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___ReplacePolicyTestsRequest: _TypeAlias = ReplacePolicyTestsRequest  # noqa: Y015
+
+@_typing.final
+class ReplacePolicyTestsResponse(_message.Message):
+    """Response of ReplacePolicyTests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of the tests."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyTestFailure]:
+        """Those that fail on the live policies."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        failures: _abc.Iterable[Global___PolicyTestFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplacePolicyTestsResponse: _TypeAlias = ReplacePolicyTestsResponse  # noqa: Y015
+
+@_typing.final
+class SimulatePoliciesRequest(_message.Message):
+    """Request of SimulatePolicies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    candidate_id: _builtins.str
+    """A candidate; empty: the policies stated here."""
+    whole: _builtins.bool
+    """Live policies that are not among `policies` are left out."""
+    limit: _builtins.int
+    """How many decisions to replay, the newest first. 1-100,000; 0 means 10,000."""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
+        """Policies to add or replace; with `whole`, all policies. Not with `candidate_id`."""
+
+    @_builtins.property
+    def delete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies to leave out; not with `whole`."""
+
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """Only decisions made before that time."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        candidate_id: _builtins.str = ...,
+        policies: _abc.Iterable[Global___Policy] | None = ...,
+        whole: _builtins.bool = ...,
+        delete: _abc.Iterable[_builtins.str] | None = ...,
+        limit: _builtins.int = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_id", b"candidate_id", "delete", b"delete", "from", b"from", "limit", b"limit", "namespace", b"namespace", "policies", b"policies", "to", b"to", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatePoliciesRequest: _TypeAlias = SimulatePoliciesRequest  # noqa: Y015
+
+@_typing.final
+class SimulatePoliciesResponse(_message.Message):
+    """Response of SimulatePolicies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    LIVE_REVISION_FIELD_NUMBER: _builtins.int
+    live_revision: _builtins.int
+    """The revision that decides now."""
+    @_builtins.property
+    def report(self) -> Global___ReplayReport:
+        """What was found."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyDifference]:
+        """What would be changed in the live policies."""
+
+    def __init__(
+        self,
+        *,
+        report: Global___ReplayReport | None = ...,
+        differences: _abc.Iterable[Global___PolicyDifference] | None = ...,
+        live_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "live_revision", b"live_revision", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatePoliciesResponse: _TypeAlias = SimulatePoliciesResponse  # noqa: Y015
+
+@_typing.final
+class ActivatePolicyRevisionRequest(_message.Message):
+    """Request of ActivatePolicyRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    MAX_FLIPS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    candidate_id: _builtins.str
+    """Which candidate. Required."""
+    stage: Global___PolicyStageKind.ValueType
+    """How far. Required."""
+    percent: _builtins.int
+    """Of PERCENT: 1-99. A higher number keeps the agents of a lower one."""
+    expected_revision: _builtins.int
+    """Refuse if the live policies are not at this revision. Absent: not checked."""
+    max_flips: _builtins.int
+    """Replay the newest decisions first, and refuse if more than so many would come out otherwise. Absent:
+    no replay.
+    """
+    limit: _builtins.int
+    """With `max_flips`: how many decisions to replay. 1-100,000; 0 means 10,000."""
+    reason: _builtins.str
+    """Why, for the audit. At most 1,024 bytes."""
+    request_id: _builtins.str
+    """Makes a retry safe. At most 128 bytes."""
+    dry_run: _builtins.bool
+    """Run tests and replay, write nothing."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        candidate_id: _builtins.str = ...,
+        stage: Global___PolicyStageKind.ValueType = ...,
+        percent: _builtins.int = ...,
+        expected_revision: _builtins.int | None = ...,
+        max_flips: _builtins.int | None = ...,
+        limit: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_max_flips", b"_max_flips", "expected_revision", b"expected_revision", "max_flips", b"max_flips"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_max_flips", b"_max_flips", "candidate_id", b"candidate_id", "dry_run", b"dry_run", "expected_revision", b"expected_revision", "limit", b"limit", "max_flips", b"max_flips", "namespace", b"namespace", "percent", b"percent", "reason", b"reason", "request_id", b"request_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    _WhichOneofReturnType__max_flips: _TypeAlias = _typing.Literal["max_flips"]  # noqa: Y015
+    _WhichOneofArgType__max_flips: _TypeAlias = _typing.Literal["_max_flips", b"_max_flips"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_flips) -> _WhichOneofReturnType__max_flips | None: ...
+
+Global___ActivatePolicyRevisionRequest: _TypeAlias = ActivatePolicyRevisionRequest  # noqa: Y015
+
+@_typing.final
+class ActivatePolicyRevisionResponse(_message.Message):
+    """Response of ActivatePolicyRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIVE_REVISION_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    live_revision: _builtins.int
+    """The revision that decides now, or did before a `dry_run`."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyDifference]:
+        """What changed in the live policies; empty for stages."""
+
+    @_builtins.property
+    def stage(self) -> Global___PolicyStage:
+        """The stage there is now; absent: none."""
+
+    @_builtins.property
+    def report(self) -> Global___ReplayReport:
+        """With `max_flips`: what the replay found."""
+
+    def __init__(
+        self,
+        *,
+        live_revision: _builtins.int = ...,
+        differences: _abc.Iterable[Global___PolicyDifference] | None = ...,
+        stage: Global___PolicyStage | None = ...,
+        report: Global___ReplayReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "stage", b"stage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "live_revision", b"live_revision", "report", b"report", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivatePolicyRevisionResponse: _TypeAlias = ActivatePolicyRevisionResponse  # noqa: Y015
+
+@_typing.final
+class GetPolicyStageRequest(_message.Message):
+    """Request of GetPolicyStage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    min_revision: _builtins.int
+    """Wait until this replica has seen that revision, up to the deadline of the call or 5 s."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyStageRequest: _TypeAlias = GetPolicyStageRequest  # noqa: Y015
+
+@_typing.final
+class GetPolicyStageResponse(_message.Message):
+    """Response of GetPolicyStage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    AGENTS_TOTAL_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    agents: _builtins.int
+    """Of PERCENT: registered agents that the candidate decides for."""
+    agents_total: _builtins.int
+    """All registered agents."""
+    dropped: _builtins.int
+    """Of SHADOW: decisions that this replica had no room to compare."""
+    @_builtins.property
+    def stage(self) -> Global___PolicyStage:
+        """The stage; absent: there is none."""
+
+    @_builtins.property
+    def report(self) -> Global___ReplayReport:
+        """Of SHADOW: what this replica compared since the stage began or the replica started. For all replicas,
+        simulate the time of the stage.
+        """
+
+    def __init__(
+        self,
+        *,
+        stage: Global___PolicyStage | None = ...,
+        agents: _builtins.int = ...,
+        agents_total: _builtins.int = ...,
+        report: Global___ReplayReport | None = ...,
+        dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "stage", b"stage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "agents_total", b"agents_total", "dropped", b"dropped", "report", b"report", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyStageResponse: _TypeAlias = GetPolicyStageResponse  # noqa: Y015
+
+@_typing.final
+class StopPolicyStageRequest(_message.Message):
+    """Request of StopPolicyStage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    reason: _builtins.str
+    """Why, for the audit. At most 1,024 bytes."""
+    request_id: _builtins.str
+    """Makes a retry safe. At most 128 bytes."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopPolicyStageRequest: _TypeAlias = StopPolicyStageRequest  # noqa: Y015
+
+@_typing.final
+class StopPolicyStageResponse(_message.Message):
+    """Response of StopPolicyStage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stage(self) -> Global___PolicyStage:
+        """The stage that ended; absent: there was none."""
+
+    def __init__(
+        self,
+        *,
+        stage: Global___PolicyStage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopPolicyStageResponse: _TypeAlias = StopPolicyStageResponse  # noqa: Y015
+
+@_typing.final
+class RollbackPolicyRevisionRequest(_message.Message):
+    """Request of RollbackPolicyRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant."""
+    to_revision: _builtins.int
+    """Whose content to restore. Required."""
+    expected_revision: _builtins.int
+    """Refuse if the live policies are not at this revision. Absent: not checked."""
+    reason: _builtins.str
+    """Why, for the audit. At most 1,024 bytes. Required."""
+    request_id: _builtins.str
+    """Makes a retry safe. At most 128 bytes."""
+    dry_run: _builtins.bool
+    """Say what would change, write nothing."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        to_revision: _builtins.int = ...,
+        expected_revision: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "dry_run", b"dry_run", "expected_revision", b"expected_revision", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___RollbackPolicyRevisionRequest: _TypeAlias = RollbackPolicyRevisionRequest  # noqa: Y015
+
+@_typing.final
+class RollbackPolicyRevisionResponse(_message.Message):
+    """Response of RollbackPolicyRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIVE_REVISION_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    live_revision: _builtins.int
+    """The revision that decides now, or did before a `dry_run`."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyDifference]:
+        """What changed in the live policies."""
+
+    def __init__(
+        self,
+        *,
+        live_revision: _builtins.int = ...,
+        differences: _abc.Iterable[Global___PolicyDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "live_revision", b"live_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackPolicyRevisionResponse: _TypeAlias = RollbackPolicyRevisionResponse  # noqa: Y015

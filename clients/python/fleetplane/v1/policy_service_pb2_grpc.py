@@ -91,6 +91,76 @@ class PolicyServiceStub:
                 request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsRequest.SerializeToString,
                 response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsResponse.FromString,
                 _registered_method=True)
+        self.ListPolicyRevisions = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/ListPolicyRevisions',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyRevisionsRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyRevisionsResponse.FromString,
+                _registered_method=True)
+        self.GetPolicyRevision = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/GetPolicyRevision',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyRevisionRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyRevisionResponse.FromString,
+                _registered_method=True)
+        self.DiffPolicyRevisions = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/DiffPolicyRevisions',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.DiffPolicyRevisionsRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.DiffPolicyRevisionsResponse.FromString,
+                _registered_method=True)
+        self.CreatePolicyCandidate = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/CreatePolicyCandidate',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.CreatePolicyCandidateRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.CreatePolicyCandidateResponse.FromString,
+                _registered_method=True)
+        self.GetPolicyCandidate = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/GetPolicyCandidate',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyCandidateRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyCandidateResponse.FromString,
+                _registered_method=True)
+        self.ListPolicyCandidates = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/ListPolicyCandidates',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyCandidatesRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyCandidatesResponse.FromString,
+                _registered_method=True)
+        self.DeletePolicyCandidate = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/DeletePolicyCandidate',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyCandidateRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyCandidateResponse.FromString,
+                _registered_method=True)
+        self.GetPolicyTests = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/GetPolicyTests',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyTestsRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyTestsResponse.FromString,
+                _registered_method=True)
+        self.ReplacePolicyTests = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/ReplacePolicyTests',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.ReplacePolicyTestsRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.ReplacePolicyTestsResponse.FromString,
+                _registered_method=True)
+        self.SimulatePolicies = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/SimulatePolicies',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.SimulatePoliciesRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.SimulatePoliciesResponse.FromString,
+                _registered_method=True)
+        self.ActivatePolicyRevision = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/ActivatePolicyRevision',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.ActivatePolicyRevisionRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.ActivatePolicyRevisionResponse.FromString,
+                _registered_method=True)
+        self.GetPolicyStage = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/GetPolicyStage',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyStageRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyStageResponse.FromString,
+                _registered_method=True)
+        self.StopPolicyStage = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/StopPolicyStage',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.StopPolicyStageRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.StopPolicyStageResponse.FromString,
+                _registered_method=True)
+        self.RollbackPolicyRevision = channel.unary_unary(
+                '/fleetplane.v1.PolicyService/RollbackPolicyRevision',
+                request_serializer=fleetplane_dot_v1_dot_policy__service__pb2.RollbackPolicyRevisionRequest.SerializeToString,
+                response_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.RollbackPolicyRevisionResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -197,6 +267,117 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPolicyRevisions(self, request, context):
+        """Lists the changes of the live policies, newest first: who, when, why, what. At least 1,000 are
+        kept. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicyRevision(self, request, context):
+        """Returns all policies as they were at a revision. Errors: NOT_FOUND/REVISION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffPolicyRevisions(self, request, context):
+        """Compares two revisions. Errors: NOT_FOUND/REVISION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePolicyCandidate(self, request, context):
+        """Writes a candidate: changes to the live policies that decide nothing yet. Operators call it. At most
+        20 per namespace. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT;
+        RESOURCE_EXHAUSTED/LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicyCandidate(self, request, context):
+        """Returns a candidate, what it would change now, what the linter says and which tests fail.
+        Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicyCandidates(self, request, context):
+        """Lists all candidates, newest first, without their policies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePolicyCandidate(self, request, context):
+        """Removes a candidate that is not staged. Operators call it.
+        Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND; FAILED_PRECONDITION/INVALID_TRANSITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicyTests(self, request, context):
+        """Returns the tests of the live policies, and runs them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplacePolicyTests(self, request, context):
+        """Replaces the tests of the live policies. Operators call it. Tests that fail now are kept and reported.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimulatePolicies(self, request, context):
+        """Replays recorded decisions under a candidate, or under policies that are only stated here. Operators
+        call it. Nothing is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
+        NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivatePolicyRevision(self, request, context):
+        """Makes a candidate decide: for all, for a share of the agents, or for nobody yet (SHADOW). Its tests
+        run first. Operators call it. Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND;
+        ABORTED/REVISION_CONFLICT; FAILED_PRECONDITION/POLICY_TESTS_FAILED, TOO_MANY_FLIPS or
+        INVALID_TRANSITION (another candidate is staged); RESOURCE_EXHAUSTED/LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicyStage(self, request, context):
+        """Returns the stage, and what a candidate in the shadow would have decided.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopPolicyStage(self, request, context):
+        """Ends the stage: the live policies decide for everybody again. Operators call it. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackPolicyRevision(self, request, context):
+        """Restores the policies and tests of an older revision as a new one, and ends a stage. Operators call
+        it. Errors: NOT_FOUND/REVISION_NOT_FOUND; ABORTED/REVISION_CONFLICT;
+        FAILED_PRECONDITION/POLICY_TESTS_FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -249,6 +430,76 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.UpdatePolicySettings,
                     request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsRequest.FromString,
                     response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsResponse.SerializeToString,
+            ),
+            'ListPolicyRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicyRevisions,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyRevisionsRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyRevisionsResponse.SerializeToString,
+            ),
+            'GetPolicyRevision': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicyRevision,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyRevisionRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyRevisionResponse.SerializeToString,
+            ),
+            'DiffPolicyRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffPolicyRevisions,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.DiffPolicyRevisionsRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.DiffPolicyRevisionsResponse.SerializeToString,
+            ),
+            'CreatePolicyCandidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePolicyCandidate,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.CreatePolicyCandidateRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.CreatePolicyCandidateResponse.SerializeToString,
+            ),
+            'GetPolicyCandidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicyCandidate,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyCandidateRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyCandidateResponse.SerializeToString,
+            ),
+            'ListPolicyCandidates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicyCandidates,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyCandidatesRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyCandidatesResponse.SerializeToString,
+            ),
+            'DeletePolicyCandidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePolicyCandidate,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyCandidateRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyCandidateResponse.SerializeToString,
+            ),
+            'GetPolicyTests': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicyTests,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyTestsRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyTestsResponse.SerializeToString,
+            ),
+            'ReplacePolicyTests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplacePolicyTests,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.ReplacePolicyTestsRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.ReplacePolicyTestsResponse.SerializeToString,
+            ),
+            'SimulatePolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.SimulatePolicies,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.SimulatePoliciesRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.SimulatePoliciesResponse.SerializeToString,
+            ),
+            'ActivatePolicyRevision': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivatePolicyRevision,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.ActivatePolicyRevisionRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.ActivatePolicyRevisionResponse.SerializeToString,
+            ),
+            'GetPolicyStage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicyStage,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyStageRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyStageResponse.SerializeToString,
+            ),
+            'StopPolicyStage': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopPolicyStage,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.StopPolicyStageRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.StopPolicyStageResponse.SerializeToString,
+            ),
+            'RollbackPolicyRevision': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackPolicyRevision,
+                    request_deserializer=fleetplane_dot_v1_dot_policy__service__pb2.RollbackPolicyRevisionRequest.FromString,
+                    response_serializer=fleetplane_dot_v1_dot_policy__service__pb2.RollbackPolicyRevisionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -528,6 +779,384 @@ class PolicyService:
             '/fleetplane.v1.PolicyService/UpdatePolicySettings',
             fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsRequest.SerializeToString,
             fleetplane_dot_v1_dot_policy__service__pb2.UpdatePolicySettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicyRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/ListPolicyRevisions',
+            fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyRevisionsRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicyRevision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/GetPolicyRevision',
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyRevisionRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyRevisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffPolicyRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/DiffPolicyRevisions',
+            fleetplane_dot_v1_dot_policy__service__pb2.DiffPolicyRevisionsRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.DiffPolicyRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePolicyCandidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/CreatePolicyCandidate',
+            fleetplane_dot_v1_dot_policy__service__pb2.CreatePolicyCandidateRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.CreatePolicyCandidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicyCandidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/GetPolicyCandidate',
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyCandidateRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyCandidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicyCandidates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/ListPolicyCandidates',
+            fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyCandidatesRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.ListPolicyCandidatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePolicyCandidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/DeletePolicyCandidate',
+            fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyCandidateRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.DeletePolicyCandidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicyTests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/GetPolicyTests',
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyTestsRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyTestsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplacePolicyTests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/ReplacePolicyTests',
+            fleetplane_dot_v1_dot_policy__service__pb2.ReplacePolicyTestsRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.ReplacePolicyTestsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulatePolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/SimulatePolicies',
+            fleetplane_dot_v1_dot_policy__service__pb2.SimulatePoliciesRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.SimulatePoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivatePolicyRevision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/ActivatePolicyRevision',
+            fleetplane_dot_v1_dot_policy__service__pb2.ActivatePolicyRevisionRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.ActivatePolicyRevisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicyStage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/GetPolicyStage',
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyStageRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.GetPolicyStageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopPolicyStage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/StopPolicyStage',
+            fleetplane_dot_v1_dot_policy__service__pb2.StopPolicyStageRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.StopPolicyStageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackPolicyRevision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetplane.v1.PolicyService/RollbackPolicyRevision',
+            fleetplane_dot_v1_dot_policy__service__pb2.RollbackPolicyRevisionRequest.SerializeToString,
+            fleetplane_dot_v1_dot_policy__service__pb2.RollbackPolicyRevisionResponse.FromString,
             options,
             channel_credentials,
             insecure,

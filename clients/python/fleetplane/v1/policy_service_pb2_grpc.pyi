@@ -91,6 +91,55 @@ class PolicyServiceStub:
     """Changes the fields named in `update_mask`. Operators call it. The defaults take effect with the
     next decision. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
     """
+    ListPolicyRevisions: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListPolicyRevisionsRequest, _policy_service_pb2.ListPolicyRevisionsResponse]
+    """Lists the changes of the live policies, newest first: who, when, why, what. At least 1,000 are
+    kept. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
+    """
+    GetPolicyRevision: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyRevisionRequest, _policy_service_pb2.GetPolicyRevisionResponse]
+    """Returns all policies as they were at a revision. Errors: NOT_FOUND/REVISION_NOT_FOUND."""
+    DiffPolicyRevisions: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.DiffPolicyRevisionsRequest, _policy_service_pb2.DiffPolicyRevisionsResponse]
+    """Compares two revisions. Errors: NOT_FOUND/REVISION_NOT_FOUND."""
+    CreatePolicyCandidate: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.CreatePolicyCandidateRequest, _policy_service_pb2.CreatePolicyCandidateResponse]
+    """Writes a candidate: changes to the live policies that decide nothing yet. Operators call it. At most
+    20 per namespace. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT;
+    RESOURCE_EXHAUSTED/LIMIT_EXCEEDED.
+    """
+    GetPolicyCandidate: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyCandidateRequest, _policy_service_pb2.GetPolicyCandidateResponse]
+    """Returns a candidate, what it would change now, what the linter says and which tests fail.
+    Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
+    """
+    ListPolicyCandidates: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListPolicyCandidatesRequest, _policy_service_pb2.ListPolicyCandidatesResponse]
+    """Lists all candidates, newest first, without their policies."""
+    DeletePolicyCandidate: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.DeletePolicyCandidateRequest, _policy_service_pb2.DeletePolicyCandidateResponse]
+    """Removes a candidate that is not staged. Operators call it.
+    Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND; FAILED_PRECONDITION/INVALID_TRANSITION.
+    """
+    GetPolicyTests: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyTestsRequest, _policy_service_pb2.GetPolicyTestsResponse]
+    """Returns the tests of the live policies, and runs them."""
+    ReplacePolicyTests: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReplacePolicyTestsRequest, _policy_service_pb2.ReplacePolicyTestsResponse]
+    """Replaces the tests of the live policies. Operators call it. Tests that fail now are kept and reported.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
+    """
+    SimulatePolicies: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.SimulatePoliciesRequest, _policy_service_pb2.SimulatePoliciesResponse]
+    """Replays recorded decisions under a candidate, or under policies that are only stated here. Operators
+    call it. Nothing is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
+    NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
+    """
+    ActivatePolicyRevision: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ActivatePolicyRevisionRequest, _policy_service_pb2.ActivatePolicyRevisionResponse]
+    """Makes a candidate decide: for all, for a share of the agents, or for nobody yet (SHADOW). Its tests
+    run first. Operators call it. Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND;
+    ABORTED/REVISION_CONFLICT; FAILED_PRECONDITION/POLICY_TESTS_FAILED, TOO_MANY_FLIPS or
+    INVALID_TRANSITION (another candidate is staged); RESOURCE_EXHAUSTED/LIMIT_EXCEEDED.
+    """
+    GetPolicyStage: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyStageRequest, _policy_service_pb2.GetPolicyStageResponse]
+    """Returns the stage, and what a candidate in the shadow would have decided."""
+    StopPolicyStage: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.StopPolicyStageRequest, _policy_service_pb2.StopPolicyStageResponse]
+    """Ends the stage: the live policies decide for everybody again. Operators call it. Idempotent."""
+    RollbackPolicyRevision: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackPolicyRevisionRequest, _policy_service_pb2.RollbackPolicyRevisionResponse]
+    """Restores the policies and tests of an older revision as a new one, and ends a stage. Operators call
+    it. Errors: NOT_FOUND/REVISION_NOT_FOUND; ABORTED/REVISION_CONFLICT;
+    FAILED_PRECONDITION/POLICY_TESTS_FAILED.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -154,6 +203,55 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     UpdatePolicySettings: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePolicySettingsRequest, _policy_service_pb2.UpdatePolicySettingsResponse]  # type: ignore[assignment]
     """Changes the fields named in `update_mask`. Operators call it. The defaults take effect with the
     next decision. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
+    """
+    ListPolicyRevisions: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListPolicyRevisionsRequest, _policy_service_pb2.ListPolicyRevisionsResponse]  # type: ignore[assignment]
+    """Lists the changes of the live policies, newest first: who, when, why, what. At least 1,000 are
+    kept. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
+    """
+    GetPolicyRevision: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyRevisionRequest, _policy_service_pb2.GetPolicyRevisionResponse]  # type: ignore[assignment]
+    """Returns all policies as they were at a revision. Errors: NOT_FOUND/REVISION_NOT_FOUND."""
+    DiffPolicyRevisions: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.DiffPolicyRevisionsRequest, _policy_service_pb2.DiffPolicyRevisionsResponse]  # type: ignore[assignment]
+    """Compares two revisions. Errors: NOT_FOUND/REVISION_NOT_FOUND."""
+    CreatePolicyCandidate: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CreatePolicyCandidateRequest, _policy_service_pb2.CreatePolicyCandidateResponse]  # type: ignore[assignment]
+    """Writes a candidate: changes to the live policies that decide nothing yet. Operators call it. At most
+    20 per namespace. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT;
+    RESOURCE_EXHAUSTED/LIMIT_EXCEEDED.
+    """
+    GetPolicyCandidate: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyCandidateRequest, _policy_service_pb2.GetPolicyCandidateResponse]  # type: ignore[assignment]
+    """Returns a candidate, what it would change now, what the linter says and which tests fail.
+    Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
+    """
+    ListPolicyCandidates: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListPolicyCandidatesRequest, _policy_service_pb2.ListPolicyCandidatesResponse]  # type: ignore[assignment]
+    """Lists all candidates, newest first, without their policies."""
+    DeletePolicyCandidate: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.DeletePolicyCandidateRequest, _policy_service_pb2.DeletePolicyCandidateResponse]  # type: ignore[assignment]
+    """Removes a candidate that is not staged. Operators call it.
+    Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND; FAILED_PRECONDITION/INVALID_TRANSITION.
+    """
+    GetPolicyTests: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyTestsRequest, _policy_service_pb2.GetPolicyTestsResponse]  # type: ignore[assignment]
+    """Returns the tests of the live policies, and runs them."""
+    ReplacePolicyTests: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReplacePolicyTestsRequest, _policy_service_pb2.ReplacePolicyTestsResponse]  # type: ignore[assignment]
+    """Replaces the tests of the live policies. Operators call it. Tests that fail now are kept and reported.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
+    """
+    SimulatePolicies: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.SimulatePoliciesRequest, _policy_service_pb2.SimulatePoliciesResponse]  # type: ignore[assignment]
+    """Replays recorded decisions under a candidate, or under policies that are only stated here. Operators
+    call it. Nothing is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
+    NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
+    """
+    ActivatePolicyRevision: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ActivatePolicyRevisionRequest, _policy_service_pb2.ActivatePolicyRevisionResponse]  # type: ignore[assignment]
+    """Makes a candidate decide: for all, for a share of the agents, or for nobody yet (SHADOW). Its tests
+    run first. Operators call it. Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND;
+    ABORTED/REVISION_CONFLICT; FAILED_PRECONDITION/POLICY_TESTS_FAILED, TOO_MANY_FLIPS or
+    INVALID_TRANSITION (another candidate is staged); RESOURCE_EXHAUSTED/LIMIT_EXCEEDED.
+    """
+    GetPolicyStage: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyStageRequest, _policy_service_pb2.GetPolicyStageResponse]  # type: ignore[assignment]
+    """Returns the stage, and what a candidate in the shadow would have decided."""
+    StopPolicyStage: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.StopPolicyStageRequest, _policy_service_pb2.StopPolicyStageResponse]  # type: ignore[assignment]
+    """Ends the stage: the live policies decide for everybody again. Operators call it. Idempotent."""
+    RollbackPolicyRevision: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RollbackPolicyRevisionRequest, _policy_service_pb2.RollbackPolicyRevisionResponse]  # type: ignore[assignment]
+    """Restores the policies and tests of an older revision as a new one, and ends a stage. Operators call
+    it. Errors: NOT_FOUND/REVISION_NOT_FOUND; ABORTED/REVISION_CONFLICT;
+    FAILED_PRECONDITION/POLICY_TESTS_FAILED.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -275,6 +373,139 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_policy_service_pb2.UpdatePolicySettingsResponse, _abc.Awaitable[_policy_service_pb2.UpdatePolicySettingsResponse]]:
         """Changes the fields named in `update_mask`. Operators call it. The defaults take effect with the
         next decision. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPolicyRevisions(
+        self,
+        request: _policy_service_pb2.ListPolicyRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ListPolicyRevisionsResponse, _abc.Awaitable[_policy_service_pb2.ListPolicyRevisionsResponse]]:
+        """Lists the changes of the live policies, newest first: who, when, why, what. At least 1,000 are
+        kept. Errors: INVALID_ARGUMENT/INVALID_CURSOR.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPolicyRevision(
+        self,
+        request: _policy_service_pb2.GetPolicyRevisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetPolicyRevisionResponse, _abc.Awaitable[_policy_service_pb2.GetPolicyRevisionResponse]]:
+        """Returns all policies as they were at a revision. Errors: NOT_FOUND/REVISION_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def DiffPolicyRevisions(
+        self,
+        request: _policy_service_pb2.DiffPolicyRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.DiffPolicyRevisionsResponse, _abc.Awaitable[_policy_service_pb2.DiffPolicyRevisionsResponse]]:
+        """Compares two revisions. Errors: NOT_FOUND/REVISION_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def CreatePolicyCandidate(
+        self,
+        request: _policy_service_pb2.CreatePolicyCandidateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.CreatePolicyCandidateResponse, _abc.Awaitable[_policy_service_pb2.CreatePolicyCandidateResponse]]:
+        """Writes a candidate: changes to the live policies that decide nothing yet. Operators call it. At most
+        20 per namespace. Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT;
+        RESOURCE_EXHAUSTED/LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPolicyCandidate(
+        self,
+        request: _policy_service_pb2.GetPolicyCandidateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetPolicyCandidateResponse, _abc.Awaitable[_policy_service_pb2.GetPolicyCandidateResponse]]:
+        """Returns a candidate, what it would change now, what the linter says and which tests fail.
+        Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPolicyCandidates(
+        self,
+        request: _policy_service_pb2.ListPolicyCandidatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ListPolicyCandidatesResponse, _abc.Awaitable[_policy_service_pb2.ListPolicyCandidatesResponse]]:
+        """Lists all candidates, newest first, without their policies."""
+
+    @_abc_1.abstractmethod
+    def DeletePolicyCandidate(
+        self,
+        request: _policy_service_pb2.DeletePolicyCandidateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.DeletePolicyCandidateResponse, _abc.Awaitable[_policy_service_pb2.DeletePolicyCandidateResponse]]:
+        """Removes a candidate that is not staged. Operators call it.
+        Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND; FAILED_PRECONDITION/INVALID_TRANSITION.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPolicyTests(
+        self,
+        request: _policy_service_pb2.GetPolicyTestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetPolicyTestsResponse, _abc.Awaitable[_policy_service_pb2.GetPolicyTestsResponse]]:
+        """Returns the tests of the live policies, and runs them."""
+
+    @_abc_1.abstractmethod
+    def ReplacePolicyTests(
+        self,
+        request: _policy_service_pb2.ReplacePolicyTestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ReplacePolicyTestsResponse, _abc.Awaitable[_policy_service_pb2.ReplacePolicyTestsResponse]]:
+        """Replaces the tests of the live policies. Operators call it. Tests that fail now are kept and reported.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def SimulatePolicies(
+        self,
+        request: _policy_service_pb2.SimulatePoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.SimulatePoliciesResponse, _abc.Awaitable[_policy_service_pb2.SimulatePoliciesResponse]]:
+        """Replays recorded decisions under a candidate, or under policies that are only stated here. Operators
+        call it. Nothing is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
+        NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ActivatePolicyRevision(
+        self,
+        request: _policy_service_pb2.ActivatePolicyRevisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ActivatePolicyRevisionResponse, _abc.Awaitable[_policy_service_pb2.ActivatePolicyRevisionResponse]]:
+        """Makes a candidate decide: for all, for a share of the agents, or for nobody yet (SHADOW). Its tests
+        run first. Operators call it. Errors: NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND;
+        ABORTED/REVISION_CONFLICT; FAILED_PRECONDITION/POLICY_TESTS_FAILED, TOO_MANY_FLIPS or
+        INVALID_TRANSITION (another candidate is staged); RESOURCE_EXHAUSTED/LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPolicyStage(
+        self,
+        request: _policy_service_pb2.GetPolicyStageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetPolicyStageResponse, _abc.Awaitable[_policy_service_pb2.GetPolicyStageResponse]]:
+        """Returns the stage, and what a candidate in the shadow would have decided."""
+
+    @_abc_1.abstractmethod
+    def StopPolicyStage(
+        self,
+        request: _policy_service_pb2.StopPolicyStageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.StopPolicyStageResponse, _abc.Awaitable[_policy_service_pb2.StopPolicyStageResponse]]:
+        """Ends the stage: the live policies decide for everybody again. Operators call it. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def RollbackPolicyRevision(
+        self,
+        request: _policy_service_pb2.RollbackPolicyRevisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.RollbackPolicyRevisionResponse, _abc.Awaitable[_policy_service_pb2.RollbackPolicyRevisionResponse]]:
+        """Restores the policies and tests of an older revision as a new one, and ends a stage. Operators call
+        it. Errors: NOT_FOUND/REVISION_NOT_FOUND; ABORTED/REVISION_CONFLICT;
+        FAILED_PRECONDITION/POLICY_TESTS_FAILED.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
