@@ -85,6 +85,16 @@ from fleetplane._namespaces import QuotaFields
 from fleetplane._permits import Permit
 from fleetplane._policies import Evaluation, PolicyFields
 from fleetplane._presence import AgentState
+from fleetplane._prompt_cache import PromptCache
+from fleetplane._prompt_evaluations import ScoredItem
+from fleetplane._prompt_values import (
+    GateVerdict,
+    PromptMessage,
+    PromptReason,
+    PromptVersion,
+    ResolvedPrompt,
+)
+from fleetplane._prompt_watch import PromptState, PromptWatch
 from fleetplane._requirements import (
     ApprovalRequirement,
     ApprovalStage,
@@ -108,6 +118,7 @@ from fleetplane._watches import (
     ConfigWatch,
 )
 from fleetplane._work import Task, WorkMeter
+from fleetplane_prompts import VariableError, VariableSpec, VariableType
 
 __all__ = [
     "Activation",
@@ -166,6 +177,7 @@ __all__ = [
     "FleetClient",
     "FleetError",
     "FleetSession",
+    "GateVerdict",
     "InstanceSpec",
     "InternalError",
     "InvalidArgument",
@@ -188,10 +200,17 @@ __all__ = [
     "PolicyDenied",
     "PolicyFields",
     "Position",
+    "PromptCache",
+    "PromptMessage",
+    "PromptReason",
+    "PromptState",
+    "PromptVersion",
+    "PromptWatch",
     "QuotaFields",
     "Reason",
     "RecordingState",
     "Registration",
+    "ResolvedPrompt",
     "RetryPolicy",
     "RevisionConflict",
     "RolloutAnalysis",
@@ -203,6 +222,7 @@ __all__ = [
     "RolloutWatch",
     "RouteRule",
     "Scope",
+    "ScoredItem",
     "SpecFields",
     "StalePolicies",
     "StopOutcome",
@@ -221,6 +241,9 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "VariableError",
+    "VariableSpec",
+    "VariableType",
     "Variant",
     "VoteOutcome",
     "WorkMeter",

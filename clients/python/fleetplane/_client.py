@@ -21,6 +21,9 @@ from fleetplane._lifecycle import LifecycleCalls
 from fleetplane._local_calls import LocalPolicyCalls
 from fleetplane._namespaces import NamespaceCalls
 from fleetplane._policies import PolicyCalls
+from fleetplane._prompt_evaluations import PromptEvaluationCalls
+from fleetplane._prompt_labels import PromptLabelCalls
+from fleetplane._prompts import PromptCalls
 from fleetplane._registry import RegistryCalls
 from fleetplane._rollouts import RolloutCalls
 from fleetplane._routes import RouteCalls
@@ -43,6 +46,9 @@ class FleetClient(
     TaskCalls,
     RouteCalls,
     RolloutCalls,
+    PromptCalls,
+    PromptLabelCalls,
+    PromptEvaluationCalls,
     ExperimentCalls,
     ApprovalCalls,
     StandingGrantCalls,

@@ -17,6 +17,7 @@ from fleetplane.v1 import (
     lifecycle_service_pb2_grpc,
     namespace_service_pb2_grpc,
     policy_service_pb2_grpc,
+    prompt_service_pb2_grpc,
     registry_service_pb2_grpc,
     rollout_service_pb2_grpc,
     routing_service_pb2_grpc,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # the asynchronous stubs exist in the type stubs only
     from fleetplane.v1.lifecycle_service_pb2_grpc import LifecycleServiceAsyncStub
     from fleetplane.v1.namespace_service_pb2_grpc import NamespaceServiceAsyncStub
     from fleetplane.v1.policy_service_pb2_grpc import PolicyServiceAsyncStub
+    from fleetplane.v1.prompt_service_pb2_grpc import PromptServiceAsyncStub
     from fleetplane.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
     from fleetplane.v1.rollout_service_pb2_grpc import RolloutServiceAsyncStub
     from fleetplane.v1.routing_service_pb2_grpc import RoutingServiceAsyncStub
@@ -78,6 +80,7 @@ class Connection:
         "lifecycle",
         "namespaces",
         "policies",
+        "prompts",
         "registry",
         "rollouts",
         "routing",
@@ -109,6 +112,9 @@ class Connection:
             self.channel
         )
         self.decisions: DecisionServiceAsyncStub = decision_service_pb2_grpc.DecisionServiceStub(
+            self.channel
+        )
+        self.prompts: PromptServiceAsyncStub = prompt_service_pb2_grpc.PromptServiceStub(
             self.channel
         )
         self.lifecycle: LifecycleServiceAsyncStub = lifecycle_service_pb2_grpc.LifecycleServiceStub(
