@@ -50,6 +50,9 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
     "rollout": LazyCommand(
         "controlplane.cli.rollouts", "app", "One version of an agent replaced by another."
     ),
+    "experiments": LazyCommand(
+        "controlplane.cli.experiments", "app", "Variants compared on part of the traffic."
+    ),
     "login": LazyCommand("controlplane.cli.login", "login", "Prove to a daemon who you are."),
     "logout": LazyCommand("controlplane.cli.login", "logout", "Forget a login."),
     "profiles": LazyCommand(
