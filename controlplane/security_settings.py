@@ -108,6 +108,20 @@ class SecuritySettings(BaseSettings):
         description="Calls per second of one authenticated caller and replica; ten seconds' worth "
         "may come at once.",
     )
+    enrolments_per_second: float = Field(
+        1.0,
+        gt=0,
+        le=1_000_000,
+        description="Enrolments per second of one network (an IPv4 address, an IPv6 /64) and "
+        "replica; a minute's worth may come at once.",
+    )
+    wrong_credentials_per_second: float = Field(
+        10.0,
+        gt=0,
+        le=1_000_000,
+        description="Calls per second of one network and replica that are told what is wrong with "
+        "their credential; ten seconds' worth may come at once, the others are told to wait.",
+    )
     streams_per_caller: int = Field(
         1000,
         ge=1,

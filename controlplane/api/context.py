@@ -45,6 +45,7 @@ class Call:
         gate: Who lets it pass; None where nobody is asked.
         asked: Where it wants to be let in, `*` for everywhere; empty until the gate is asked.
         namespace: Where the gate has let it in, `*` for everywhere; empty before that.
+        entries: Of a batch, set before it passes the gate; 1 for other calls.
         confined: Set by the gate: the caller may only speak about the agent that it is.
         admitted: Set by the gate once nothing is left to be checked, and true without a gate. A
             call that ends well without it is a defect, and is not answered.
@@ -60,6 +61,7 @@ class Call:
         "caller",
         "confined",
         "context",
+        "entries",
         "expired",
         "find_request_id",
         "gate",
@@ -82,6 +84,7 @@ class Call:
         self.caller: Caller = LOCAL_ADMIN if gate is None else ANONYMOUS
         self.asked = ""
         self.namespace = ""
+        self.entries = 1
         self.confined = False
         self.admitted = gate is None
         self.started = time.perf_counter()

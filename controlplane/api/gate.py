@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 
 from controlplane.api.confinement import CONFINED, NOT_FOR_AGENTS, Ownership
 from controlplane.api.context import Call, current_call
-from controlplane.api.methods import Method, Scope
+from controlplane.api.limits.batches import entries_in
+from controlplane.api.methods import Method, RateClass, Scope
 from controlplane.domain.access.permissions import EVERYWHERE, Permission
 from controlplane.domain.access.records import SYSTEM_NAMESPACE
 from controlplane.domain.access.refusals import ForeignAgent, PermissionDenied
@@ -88,7 +89,8 @@ class Gate:
             return self._open
         match method.scope:
             case Scope.NAMESPACE:
-                return self._enter_named
+                is_batch = method.rate_class is RateClass.BATCH
+                return self._enter_batch if is_batch else self._enter_named
             case Scope.ANY_NAMESPACE:
                 return self._enter_any
             case Scope.NAMESPACE_OR_SYSTEM:
@@ -170,6 +172,10 @@ class Gate:
 
     def _enter_named(self, call: Call, message: Any) -> None:
         self.enter(call, namespace_of(message.namespace))
+
+    def _enter_batch(self, call: Call, message: Any) -> None:
+        call.entries = entries_in(message)
+        self._enter_named(call, message)
 
     def _enter_any(self, call: Call, message: Any) -> None:
         named = message.namespace

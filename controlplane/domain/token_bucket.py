@@ -26,9 +26,11 @@ them grant a crowd less; 64 times one caller's rate is what any 64 callers may h
 class TokenBucket:
     """One bucket; full at first."""
 
-    __slots__ = ("_full_at",)
+    __slots__ = ("_burst_seconds", "_full_at")
 
-    def __init__(self) -> None:
+    def __init__(self, burst_seconds: float = BURST_SECONDS) -> None:
+        """Hold what is refilled in so many seconds."""
+        self._burst_seconds = burst_seconds
         self._full_at = -inf
 
     def spend(self, amount: float, rate: float, now: float) -> float:
@@ -50,7 +52,7 @@ class TokenBucket:
             self._full_at = now + amount / rate
             return 0.0
         paid_at = full_at + amount / rate
-        wait = min(paid_at - BURST_SECONDS, full_at) - now
+        wait = min(paid_at - self._burst_seconds, full_at) - now
         if wait > TOLERANCE_SECONDS:
             return wait
         self._full_at = paid_at
@@ -69,7 +71,7 @@ class TokenBuckets:
     * A bucket is forgotten only when it is full. The key then finds a new one, which is full as
       well: forgetting changes nothing for anybody.
     * The one that was asked for least recently is looked at, because it is the likeliest to be
-      full: unless somebody took more than fits, every bucket is full `BURST_SECONDS` after it was
+      full: unless somebody took more than fits, every bucket is full `burst_seconds` after it was
       last used.
     * If it is not full, `capacity` keys were busy within that time. Nobody is forgotten then; the
       newcomer takes from one of a few shared buckets, chosen by the hash of its key, which is
@@ -81,13 +83,23 @@ class TokenBuckets:
     Each call is a constant number of dictionary operations, whether the table is full or not.
     """
 
-    __slots__ = ("_buckets", "_capacity", "_strangers")
+    __slots__ = ("_buckets", "_burst_seconds", "_capacity", "_strangers")
 
-    def __init__(self, capacity: int, *, strangers: int = STRANGERS) -> None:
-        """Remember at most `capacity` keys (at least 1), with `strangers` shared buckets beside."""
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        strangers: int = STRANGERS,
+        burst_seconds: float = BURST_SECONDS,
+    ) -> None:
+        """Remember at most `capacity` keys (at least 1), with `strangers` shared buckets beside.
+
+        Each bucket holds what is refilled in `burst_seconds`.
+        """
         self._capacity = capacity
+        self._burst_seconds = burst_seconds
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
-        self._strangers = tuple(TokenBucket() for _ in range(strangers))
+        self._strangers = tuple(TokenBucket(burst_seconds) for _ in range(strangers))
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -108,5 +120,5 @@ class TokenBuckets:
             if not buckets[oldest].is_full(now):
                 return self._strangers[hash(key) % len(self._strangers)]
             del buckets[oldest]
-        bucket = buckets[key] = TokenBucket()
+        bucket = buckets[key] = TokenBucket(self._burst_seconds)
         return bucket

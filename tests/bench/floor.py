@@ -37,6 +37,11 @@ from fleetplane.v1 import (
 )
 
 SET_REPLY = "/bench.Floor/SetReply"
+REFUSE: Final = "/bench.Floor/Refuse"
+"""Always refused, with a status as long as the daemon's: the floor of a refusal."""
+
+_REFUSAL: Final = "calls per second per namespace is limited to 20"
+_REFUSAL_DETAILS: Final = (("grpc-status-details-bin", bytes(230)),)
 
 _TRUST_DOMAIN: Final = "fleetplane.local"
 _CERTIFICATE_SECONDS: Final = 3600.0  # what a daemon would do by default
@@ -75,7 +80,11 @@ class Floor:
         """Return a handler for every method."""
         handlers = [
             grpc.method_handlers_generic_handler(
-                "bench.Floor", {"SetReply": grpc.unary_unary_rpc_method_handler(self.set_reply)}
+                "bench.Floor",
+                {
+                    "SetReply": grpc.unary_unary_rpc_method_handler(self.set_reply),
+                    "Refuse": grpc.unary_unary_rpc_method_handler(_refuse),
+                },
             )
         ]
         for service in _SERVICES:
@@ -152,6 +161,10 @@ class Floor:
                 await context.write(self._replies[_WATCH_TASKS])
         finally:
             self._task_streams.remove(own)
+
+
+async def _refuse(_request: bytes, context: _Context) -> bytes:
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _REFUSAL, _REFUSAL_DETAILS)
 
 
 async def serve(ca_dir: Path | None) -> None:

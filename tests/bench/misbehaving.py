@@ -9,6 +9,7 @@ and how they were answered: `{"calls": ..., "codes": {"OK": ...}}`. Ends with it
 import asyncio
 import json
 import sys
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -19,6 +20,7 @@ import uvloop
 
 from fleetplane.v1 import config_service_pb2, registry_service_pb2
 from tests.bench.fleet import REGISTRY
+from tests.bench.floor import REFUSE
 from tests.bench.pacing import Deed, paced
 from tests.bench.servers import open_channel
 from tests.bench.ways import bearer
@@ -27,6 +29,8 @@ from tests.bench.wire import Metadata, next_reply, subscribe
 CONFIG: Final = "/fleetplane.v1.ConfigService/"
 WRONG_SECRET: Final = f"at-nobody.{'x' * 43}"
 CALL_SECONDS: Final = 5.0
+AT_A_TIME: Final = 64
+"""Callers of a closed loop."""
 
 
 class Mischief(StrEnum):
@@ -36,6 +40,7 @@ class Mischief(StrEnum):
     LISTS = "lists beyond the quota"
     STREAMS = "streams, opened and closed"
     CREDENTIALS = "calls with a wrong token"
+    LOOP = "calls beyond the quota, 64 at a time, at once again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,8 @@ class Order:
     """PEM of whom it trusts."""
     secret: str
     namespace: str
+    is_floor: bool = False
+    """At the address is a bare server that refuses, not a daemon."""
 
     @classmethod
     def of(cls, line: str) -> "Order":
@@ -64,19 +71,29 @@ class Order:
 
 async def obey() -> None:
     """Do what the lines of standard input say, over one connection."""
-    channel: grpc.aio.Channel | None = None
+    channels: dict[str, grpc.aio.Channel] = {}
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         order = Order.of(line)
-        if channel is None:
-            channel = open_channel(
-                order.address, grpc.ssl_channel_credentials(order.roots.encode())
-            )
+        if order.address not in channels:
+            trust = grpc.ssl_channel_credentials(order.roots.encode())
+            channels[order.address] = open_channel(order.address, trust)
         codes: Counter[str] = Counter()
-        await paced(order.per_second, order.seconds, _deed(channel, order, codes))
+        deed = _deed(channels[order.address], order, codes)
+        if order.mischief is Mischief.LOOP:
+            await asyncio.gather(*(_again(deed, order.seconds) for _ in range(AT_A_TIME)))
+        else:
+            await paced(order.per_second, order.seconds, deed)
         print(json.dumps({"calls": codes.total(), "codes": codes}), flush=True)
-    if channel is not None:
+    for channel in channels.values():
         await channel.close()
+
+
+async def _again(deed: Deed, seconds: float) -> None:
+    """Do it again as soon as it is done."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        await deed()
 
 
 def _deed(channel: grpc.aio.Channel, order: Order, codes: Counter[str]) -> Deed:
@@ -84,10 +101,11 @@ def _deed(channel: grpc.aio.Channel, order: Order, codes: Counter[str]) -> Deed:
     metadata = bearer(WRONG_SECRET if wrong else order.secret)
     if order.mischief is Mischief.STREAMS:
         return _streams(channel, order, metadata, codes)
-    name = "Discover" if order.mischief is Mischief.HOT else "ListAgents"
+    name = "ListAgents" if order.mischief is Mischief.LISTS else "Discover"
     message = getattr(registry_service_pb2, f"{name}Request")(namespace=order.namespace)
     request = message.SerializeToString()
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"{REGISTRY}{name}")
+    method = REFUSE if order.is_floor else f"{REGISTRY}{name}"
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
 
     async def once() -> None:
         try:

@@ -24,6 +24,7 @@ UNLIMITED: Final = {
     "FLEETPLANE_CALLS_PER_SECOND": "1000000",
     "FLEETPLANE_BEATS_PER_SECOND": "1000000",
     "FLEETPLANE_STREAMS_PER_CALLER": "20000",
+    "FLEETPLANE_ENROLMENTS_PER_SECOND": "1000",
 }
 """Limits that are computed and never reached: one caller brings the load of a whole fleet."""
 

@@ -23,6 +23,7 @@ EXPIRED: Final = "UNAUTHENTICATED/CREDENTIAL_EXPIRED"
 REVOKED: Final = "UNAUTHENTICATED/CREDENTIAL_REVOKED"
 MISSING: Final = "UNAUTHENTICATED/CREDENTIAL_MISSING"
 WRONG: Final = "INVALID_ARGUMENT/INVALID_FIELD"
+TOO_FAST: Final = "RESOURCE_EXHAUSTED/RATE_LIMITED"
 NOWHERE: Final = "NOT_FOUND/NAMESPACE_NOT_FOUND"
 
 
@@ -257,3 +258,28 @@ def _messages() -> Iterator[Abuse]:
 
 
 ABUSES: Final = (*_tokens(), *_enrolments(), *_messages())
+
+
+def _last_of(times: int, act: Act) -> Act:
+    """Return what does something many times and gives the last answer."""
+
+    def again(target: "Target") -> str:
+        answers = [act(target) for _ in range(times)]
+        return answers[-1]
+
+    return again
+
+
+FLOODS: Final = (
+    Abuse(
+        "guesses at join tokens, more than a network has",
+        TOO_FAST,
+        _last_of(100, lambda t: t.enrol("jt-guess.guess", "writer", "")),
+    ),
+    Abuse(
+        "guesses at API tokens, more than a network has",
+        TOO_FAST,
+        _last_of(150, lambda t: t.list_agents(("authorization", "Bearer at-guess.guess"))),
+    ),
+)
+"""What uses up a budget of the network that attacker and victim share here: to be tried last."""

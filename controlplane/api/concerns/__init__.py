@@ -65,10 +65,12 @@ def standard_concerns(
         refused: Notes changes that were refused; None: nobody does.
     """
     authenticates = identification is not None and identification.authenticates
+    who = authentication()
     if identification is not None and identification.authenticates:
         who = authentication(identification, identification.refusals)
-    else:
-        who = authentication()
+        if limits is not None:
+            wrong = limits.refused_credential
+            who = authentication(identification, identification.refusals, wrong)
     return (
         in_flight(drain),
         request_id(),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from controlplane.api.context import Call
 from controlplane.api.identification import Refusals
 from controlplane.api.pipeline import Concern, Outcome
+from controlplane.domain.access.refusals import CredentialMissing, Unauthenticated
 from controlplane.domain.errors import DomainError
 from controlplane.domain.identity import ANONYMOUS, LOCAL_ADMIN, Caller
 
@@ -14,15 +15,21 @@ def everybody_is_local_admin(_call: Call) -> Caller:
     return LOCAL_ADMIN
 
 
+def _not_counted(_call: Call) -> None:
+    """Be told about a credential that is not good, and do nothing."""
+
+
 def authentication(
     identify: Callable[[Call], Caller] = everybody_is_local_admin,
     refusals: Refusals | None = None,
+    wrong: Callable[[Call], None] = _not_counted,
 ) -> Concern:
     """Return the concern that sets `call.caller`.
 
     Args:
         identify: Says who calls; refuses by raising a `DomainError`.
         refusals: Told about every call that is refused, here or further inside. None: nobody is.
+        wrong: Told about every call whose credential is not good; may refuse it for that.
     """
     if refusals is None:
         return Concern(name="authentication", before=_setting_caller(identify))
@@ -33,6 +40,8 @@ def authentication(
         except DomainError as refusal:
             call.caller = ANONYMOUS
             refusals.note(call, refusal)
+            if isinstance(refusal, Unauthenticated) and not isinstance(refusal, CredentialMissing):
+                wrong(call)
             raise
 
     async def refuse(call: Call, outcome: Outcome) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from controlplane.api.context import Call
+from controlplane.api.limits.batches import cost_of
 from controlplane.api.limits.beat_budget import BeatBudget
 from controlplane.api.limits.call_rates import CallRates
 from controlplane.api.limits.networks import network_of
@@ -28,6 +29,18 @@ MAX_NAMESPACES: Final = 10_000
 SHARE_OF_PROBES: Final = 10
 """Streams that need no credential, which are watches of health and reflection, may be one for so
 many of the others: everybody who reaches the port can open them, and each takes some 20 KB."""
+
+ENROLL: Final = "/fleetplane.v1.IdentityService/Enroll"
+
+ENROLMENTS_PER_SECOND: Final = 1.0
+"""Of one network: what a fleet needs that grows. A signature costs a millisecond, and whoever has
+no certificate yet is nobody."""
+
+ENROLMENT_BURST_SECONDS: Final = 60.0
+"""At once as much as in a minute: a deployment starts all of its agents behind one address."""
+
+WRONG_CREDENTIALS_PER_SECOND: Final = 10.0
+"""Of one network: a fleet whose token has ended says so often enough to be noticed."""
 
 _NO_QUOTAS: Final = Quotas()
 _NOWHERE: Final = (Scope.NONE, Scope.EVERYWHERE)  # about no namespace
@@ -58,6 +71,8 @@ class CallLimits:
         streams_per_caller: int,
         beats_per_second: float,
         max_streams: int,
+        enrolments_per_second: float = ENROLMENTS_PER_SECOND,
+        wrong_credentials_per_second: float = WRONG_CREDENTIALS_PER_SECOND,
         draw: Draw = draw,
     ) -> None:
         """Take the bounds from settings of the same names; quotas from `read_model`."""
@@ -66,6 +81,8 @@ class CallLimits:
         self._read_model = read_model
         self._clock = clock
         self._rate = calls_per_second
+        self._enrolments_per_second = enrolments_per_second
+        self._wrong_per_second = wrong_credentials_per_second
         self._beats_per_second = beats_per_second
         self._draw = draw
         self._callers = TokenBuckets(MAX_CALLERS)
@@ -73,6 +90,8 @@ class CallLimits:
         """Of the same callers, for what goes first: other calls must not use that up."""
         self._networks = TokenBuckets(MAX_CALLERS)
         """Apart, because names are hard to get and addresses are not."""
+        self._enrolling = TokenBuckets(MAX_CALLERS, burst_seconds=ENROLMENT_BURST_SECONDS)
+        self._wrong = TokenBuckets(MAX_CALLERS)
         self._namespaces = TokenBuckets(MAX_NAMESPACES)
         self._rates = CallRates(MAX_NAMESPACES)
         self._streams = StreamCounts(
@@ -118,14 +137,32 @@ class CallLimits:
             self._count_refusal(call.method)
             raise
 
+    def refused_credential(self, call: Call) -> None:
+        """Charge a credential that is not good to the network that it comes from.
+
+        Good ones are never refused for the others: nobody can shut his neighbours out.
+
+        Raises:
+            RateLimited: per `address`; to be told instead of what is wrong with the credential.
+        """
+        rate = self._wrong_per_second
+        payer = network_of(call.context.peer())
+        wait = self._wrong.spend(payer, 1, rate, self._clock.monotonic())
+        if wait:
+            self._count_refusal(call.method)
+            raise self._too_fast(rate, "address", wait, "wrong credentials per second")
+
     def entered(self, call: Call) -> None:
         """Charge a call to `call.namespace`; if it is a stream, count it there.
+
+        What a batch costs beyond a call is charged to its caller here as well, because it is not
+        known before.
 
         What is about the daemon as a whole is nobody's: the quota of a namespace must not keep
         anybody from changing it.
 
         Raises:
-            RateLimited: per `namespace`.
+            RateLimited: per `namespace`, for a batch also per `identity`.
             NotReady: this replica has not loaded its first snapshot yet.
         """
         method, namespace = call.method, call.namespace
@@ -134,7 +171,12 @@ class CallLimits:
         record = self._read_model.access.namespaces.get(namespace)
         quotas = _NO_QUOTAS if record is None else record.quotas
         try:
-            self._charge_namespace(method, namespace, quotas.calls_per_second)
+            cost = 1.0
+            if method.rate_class is RateClass.BATCH:
+                cost = cost_of(method, call.entries)
+                if cost > 1:
+                    self._charge(call, cost - 1)
+            self._charge_namespace(method, namespace, quotas.calls_per_second, cost)
             if method.rate_class is RateClass.STREAM and not _waits(method):
                 quota = _QUOTA_OF_STREAM.get(method.permission)
                 if quota is not None:
@@ -178,34 +220,43 @@ class CallLimits:
         """Return how many calls per second a namespace has made lately, refused ones left out."""
         return self._rates.of(namespace, self._clock.monotonic())
 
-    def _charge(self, call: Call) -> str:
+    def _charge(self, call: Call, cost: float = 1.0) -> str:
         """Charge a call to its caller; return whose it is, empty for somebody without a bound."""
-        caller = call.caller
+        caller, rate = call.caller, self._rate
         if caller.kind is CallerKind.LOCAL_ADMIN:
             return ""
+        what = "calls per second"
         if caller.kind is CallerKind.ANONYMOUS:
             payer, per, buckets = network_of(call.context.peer()), "address", self._networks
+            if call.method.name == ENROLL:
+                buckets, rate, what = (
+                    self._enrolling,
+                    self._enrolments_per_second,
+                    "enrolments per second",
+                )
         else:
             first = call.method.name in GOES_FIRST
             buckets = self._beating if first else self._callers
             payer, per = caller.name, "identity"
-        wait = buckets.spend(payer, 1, self._rate, self._clock.monotonic())
+        wait = buckets.spend(payer, cost, rate, self._clock.monotonic())
         if wait:
-            raise self._too_fast(self._rate, per, wait)
+            raise self._too_fast(rate, per, wait, what)
         return payer
 
-    def _charge_namespace(self, method: Method, namespace: str, rate: float) -> None:
+    def _charge_namespace(self, method: Method, namespace: str, rate: float, cost: float) -> None:
         now = self._clock.monotonic()
         if rate and method.name not in GOES_FIRST:
-            wait = self._namespaces.spend(namespace, 1, rate, now)
+            wait = self._namespaces.spend(namespace, cost, rate, now)
             if wait:
                 raise self._too_fast(rate, "namespace", wait)
         self._rates.count(namespace, now)
 
-    def _too_fast(self, rate: float, per: str, wait: float) -> RateLimited:
+    def _too_fast(
+        self, rate: float, per: str, wait: float, what: str = "calls per second"
+    ) -> RateLimited:
         return RateLimited(
-            "calls per second",
-            limit=round(rate),
+            what,
+            limit=max(1, round(rate)),
             per=per,
             retry_after_seconds=time_to_wait(wait, self._draw),
         )
