@@ -195,6 +195,7 @@ class _Builder:
             read_model=self._read_model,
             hub=self._hub,
             clock=ports.clock,
+            new_ids=ports.ids,
             quotas=self._quotas,
             page_tokens=self._tokens,
             keeper=self._keeper,

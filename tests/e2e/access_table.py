@@ -89,6 +89,14 @@ TABLE: Final = (
             DecisionService/ExplainDecision
             PolicyService/ListPolicies
             PolicyService/GetPolicySettings
+            PolicyService/ListPolicyRevisions
+            PolicyService/GetPolicyRevision
+            PolicyService/DiffPolicyRevisions
+            PolicyService/GetPolicyCandidate
+            PolicyService/ListPolicyCandidates
+            PolicyService/GetPolicyTests
+            PolicyService/GetPolicyStage
+            PolicyService/SimulatePolicies
             LifecycleService/GetEmergencyStop
             ApprovalService/ListApprovals
             ApprovalService/WatchApprovals
@@ -161,6 +169,12 @@ TABLE: Final = (
             PolicyService/UpdatePolicy
             PolicyService/DeletePolicy
             PolicyService/UpdatePolicySettings
+            PolicyService/CreatePolicyCandidate
+            PolicyService/DeletePolicyCandidate
+            PolicyService/ReplacePolicyTests
+            PolicyService/ActivatePolicyRevision
+            PolicyService/StopPolicyStage
+            PolicyService/RollbackPolicyRevision
             LifecycleService/Activate
             LifecycleService/Deactivate
             LifecycleService/CancelDrain

@@ -26,6 +26,7 @@ from controlplane.api.gate import confine, enter_namespace
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
 from controlplane.api.pipeline import decode_request, raw_unary
 from controlplane.api.streams import StreamKeeper, run_stream
+from controlplane.api.v1.policy_sets import PolicySetCalls, PolicySetUseCases
 from controlplane.api.v1.policy_settings import PolicySettingsCalls
 from controlplane.domain.approvals.model import Approval
 from controlplane.domain.errors import DomainError, InvalidArgument
@@ -48,7 +49,7 @@ _STOP_AT_PERMITTED = {
 }
 
 
-class PolicyService(PolicySettingsCalls):
+class PolicyService(PolicySettingsCalls, PolicySetCalls):
     """Parses, calls, renders; what has a module of its own is mixed in."""
 
     def __init__(
@@ -57,6 +58,7 @@ class PolicyService(PolicySettingsCalls):
         decisions: Decisions,
         watches: PolicyWatches,
         settings: PolicySettingsKeeper,
+        sets: PolicySetUseCases,
         approvals: ApprovalOpening,
         tokens: PageTokens,
         keeper: StreamKeeper,
@@ -65,6 +67,7 @@ class PolicyService(PolicySettingsCalls):
         self._decisions = decisions
         self._watches = watches
         self._settings = settings
+        self._sets = sets
         self._approvals = approvals
         self._tokens = tokens
         self._keeper = keeper

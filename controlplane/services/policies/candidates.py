@@ -173,6 +173,36 @@ class Candidates:
         found = view.governance.table(Collection.POLICY_CANDIDATES).values()
         return tuple(sorted(found, key=lambda one: one.revision, reverse=True))
 
+    async def kept(
+        self, namespace: str, candidate_id: str
+    ) -> tuple[NamespaceView, PolicyCandidate]:
+        """Return a candidate and the copy that it is to be tried on.
+
+        Raises:
+            PolicyCandidateNotFound: there is none.
+        """
+        (record,) = await self._ledger.read(
+            namespace, Collection.POLICY_CANDIDATES, (candidate_id,)
+        )
+        if record is None:
+            raise PolicyCandidateNotFound(candidate_id)
+        return await self._read_model.at_least(namespace, record.revision), record.value
+
+    async def stated(
+        self, namespace: str, draft: CandidateDraft
+    ) -> tuple[NamespaceView, PolicyCandidate]:
+        """Check a draft as `create` does, without keeping it.
+
+        Raises:
+            InvalidArgument: with every violation; a draft that changes nothing.
+            LimitExceeded: it is too large.
+        """
+        view = self._read_model.view(namespace)
+        candidate = await asyncio.to_thread(
+            self._checked, draft, dict(view.policies), view.policy_set
+        )
+        return view, candidate
+
     async def delete(
         self,
         namespace: str,

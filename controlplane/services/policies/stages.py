@@ -1,6 +1,8 @@
 """The stage of a namespace: the candidate that is tried, on a share of the agents or unseen."""
 
+import asyncio
 from dataclasses import dataclass, replace
+from typing import Final
 
 from controlplane.domain.errors import InvalidTransition, StoreUnavailable
 from controlplane.domain.identity import Caller
@@ -9,6 +11,7 @@ from controlplane.domain.policy_sets.history import HEAD_KEY
 from controlplane.services.policies.head import head_of
 from controlplane.services.policies.set_changes import OBJECT
 from controlplane.services.policies.settings import MAX_ATTEMPTS
+from controlplane.services.policies.shadow import Shadow, ShadowReport
 from controlplane.services.ports import (
     AuditEntry,
     Clock,
@@ -24,7 +27,10 @@ from controlplane.services.ports import (
     Step,
     Transaction,
 )
-from controlplane.services.read_model import NamespaceView
+from controlplane.services.read_model import NamespaceView, ReadModel
+
+AGENTS_AT_ONCE: Final = 1_000
+"""Agents whose buckets are counted in one go: a millisecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,43 @@ class StageChange:
     reason: str = ""
     dry_run: bool = False
     request: RequestKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReport:
+    """How a stage is going."""
+
+    stage: PolicyStage
+    agents: int
+    """Registered agents that the candidate decides for."""
+    agents_total: int
+    shadow: ShadowReport
+
+
+class StageReports:
+    """Says how stages are going."""
+
+    def __init__(self, read_model: ReadModel, shadow: Shadow) -> None:
+        self._read_model = read_model
+        self._shadow = shadow
+
+    async def of(self, namespace: str, *, min_revision: int) -> StageReport | None:
+        """Return the stage of a namespace and how it is going; None: there is none."""
+        view = await self._read_model.at_least(namespace, min_revision)
+        stage = view.stage
+        if stage is None:
+            return None
+        agents = 0
+        for number, agent_id in enumerate(tuple(view.agents), 1):
+            agents += stage.decides_for(agent_id)
+            if number % AGENTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return StageReport(
+            stage=stage,
+            agents=agents,
+            agents_total=len(view.agents),
+            shadow=self._shadow.report_of(namespace, stage),
+        )
 
 
 class Stages:

@@ -1038,23 +1038,23 @@ class WatchedPolicyAgent(_message.Message):
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
     HELD_FACTS_DIGEST_FIELD_NUMBER: _builtins.int
-    HELD_SET_DIGEST_FIELD_NUMBER: _builtins.int
+    HELD_SET_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent. Required."""
     held_facts_digest: _builtins.str
     """`facts_digest` of what the client holds; empty: nothing."""
-    held_set_digest: _builtins.str
-    """`set_digest` of what the client holds; empty: nothing."""
+    held_set_id: _builtins.str
+    """`set_id` of what the client holds; empty: nothing."""
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
         held_facts_digest: _builtins.str = ...,
-        held_set_digest: _builtins.str = ...,
+        held_set_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "held_facts_digest", b"held_facts_digest", "held_set_digest", b"held_set_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "held_facts_digest", b"held_facts_digest", "held_set_id", b"held_set_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1134,16 +1134,18 @@ class PolicySetPart(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DIGEST_FIELD_NUMBER: _builtins.int
-    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    SET_ID_FIELD_NUMBER: _builtins.int
+    BASE_SET_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     DEFAULT_EFFECT_FIELD_NUMBER: _builtins.int
     ON_MISSING_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     REMOVED_POLICY_IDS_FIELD_NUMBER: _builtins.int
-    digest: _builtins.str
-    """Which set."""
-    base_digest: _builtins.str
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ID_FIELD_NUMBER: _builtins.int
+    set_id: _builtins.str
+    """Which set: says what is in it, and nothing about when it was made. Opaque."""
+    base_set_id: _builtins.str
     """The set that the changes apply to; it may be the same one. Empty: start from nothing."""
     revision: _builtins.int
     """Revision that decisions of this set carry. Like the defaults it is no part of the digest."""
@@ -1151,6 +1153,10 @@ class PolicySetPart(_message.Message):
     """What is answered when nothing matches: ALLOW or DENY."""
     on_missing: Global___OnMissing.ValueType
     """What absent attributes mean for policies that leave it open."""
+    digest: _builtins.str
+    """Digest of the set."""
+    candidate_id: _builtins.str
+    """The staged candidate whose changes are in it; decisions name it. Empty: the live policies."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchedPolicy]:
         """New and changed policies."""
@@ -1162,17 +1168,19 @@ class PolicySetPart(_message.Message):
     def __init__(
         self,
         *,
-        digest: _builtins.str = ...,
-        base_digest: _builtins.str = ...,
+        set_id: _builtins.str = ...,
+        base_set_id: _builtins.str = ...,
         revision: _builtins.int = ...,
         default_effect: Global___PolicyAction.ValueType = ...,
         on_missing: Global___OnMissing.ValueType = ...,
         policies: _abc.Iterable[Global___WatchedPolicy] | None = ...,
         removed_policy_ids: _abc.Iterable[_builtins.str] | None = ...,
+        digest: _builtins.str = ...,
+        candidate_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "default_effect", b"default_effect", "digest", b"digest", "on_missing", b"on_missing", "policies", b"policies", "removed_policy_ids", b"removed_policy_ids", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_set_id", b"base_set_id", "candidate_id", b"candidate_id", "default_effect", b"default_effect", "digest", b"digest", "on_missing", b"on_missing", "policies", b"policies", "removed_policy_ids", b"removed_policy_ids", "revision", b"revision", "set_id", b"set_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1188,14 +1196,14 @@ class AgentPolicies(_message.Message):
     ABSENT_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     FACTS_DIGEST_FIELD_NUMBER: _builtins.int
-    SET_DIGEST_FIELD_NUMBER: _builtins.int
+    SET_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent."""
     absent: _builtins.bool
     """No such agent is registered (any more); all other fields are empty."""
     facts_digest: _builtins.str
     """Digest of the facts. 32 hexadecimal digits."""
-    set_digest: _builtins.str
+    set_id: _builtins.str
     """The set that holds for it. Sets that hold for no watched agent may be forgotten."""
     @_builtins.property
     def facts(self) -> _struct_pb2.Struct:
@@ -1208,11 +1216,11 @@ class AgentPolicies(_message.Message):
         absent: _builtins.bool = ...,
         facts: _struct_pb2.Struct | None = ...,
         facts_digest: _builtins.str = ...,
-        set_digest: _builtins.str = ...,
+        set_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "agent_id", b"agent_id", "facts", b"facts", "facts_digest", b"facts_digest", "set_digest", b"set_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "agent_id", b"agent_id", "facts", b"facts", "facts_digest", b"facts_digest", "set_id", b"set_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

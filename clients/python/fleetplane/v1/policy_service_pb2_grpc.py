@@ -201,9 +201,9 @@ class PolicyServiceServicer:
         4. `bookmark` every 15 s of silence. After 45 s without a message the stream is dead.
         5. `go_away`, then OK, when the server ends the stream: reconnect.
 
-        A set of policies is known by its digest (see `PolicySetPart`). A client whose own digest of a
-        set comes out differently, or that does not hold `base_digest`, drops what it holds and opens the
-        stream again with nothing. Several sets can be in force at once, for different agents.
+        A set of policies has a digest (see `PolicySetPart`). A client whose own digest of a set comes out
+        differently, or that does not hold `base_set_id`, drops what it holds and opens the stream again
+        with nothing. Several sets can be in force at once, for different agents.
 
         Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
         that accepts nothing for 10 s.
@@ -337,8 +337,8 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SimulatePolicies(self, request, context):
-        """Replays recorded decisions under a candidate, or under policies that are only stated here. Operators
-        call it. Nothing is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
+        """Replays recorded decisions under a candidate, or under policies that are only stated here. Nothing
+        is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
         NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -59,9 +59,9 @@ class PolicyServiceStub:
     4. `bookmark` every 15 s of silence. After 45 s without a message the stream is dead.
     5. `go_away`, then OK, when the server ends the stream: reconnect.
 
-    A set of policies is known by its digest (see `PolicySetPart`). A client whose own digest of a
-    set comes out differently, or that does not hold `base_digest`, drops what it holds and opens the
-    stream again with nothing. Several sets can be in force at once, for different agents.
+    A set of policies has a digest (see `PolicySetPart`). A client whose own digest of a set comes out
+    differently, or that does not hold `base_set_id`, drops what it holds and opens the stream again
+    with nothing. Several sets can be in force at once, for different agents.
 
     Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
     that accepts nothing for 10 s.
@@ -121,8 +121,8 @@ class PolicyServiceStub:
     Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
     """
     SimulatePolicies: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.SimulatePoliciesRequest, _policy_service_pb2.SimulatePoliciesResponse]
-    """Replays recorded decisions under a candidate, or under policies that are only stated here. Operators
-    call it. Nothing is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
+    """Replays recorded decisions under a candidate, or under policies that are only stated here. Nothing
+    is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
     NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
     """
     ActivatePolicyRevision: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ActivatePolicyRevisionRequest, _policy_service_pb2.ActivatePolicyRevisionResponse]
@@ -172,9 +172,9 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     4. `bookmark` every 15 s of silence. After 45 s without a message the stream is dead.
     5. `go_away`, then OK, when the server ends the stream: reconnect.
 
-    A set of policies is known by its digest (see `PolicySetPart`). A client whose own digest of a
-    set comes out differently, or that does not hold `base_digest`, drops what it holds and opens the
-    stream again with nothing. Several sets can be in force at once, for different agents.
+    A set of policies has a digest (see `PolicySetPart`). A client whose own digest of a set comes out
+    differently, or that does not hold `base_set_id`, drops what it holds and opens the stream again
+    with nothing. Several sets can be in force at once, for different agents.
 
     Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
     that accepts nothing for 10 s.
@@ -234,8 +234,8 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Errors: INVALID_ARGUMENT/INVALID_FIELD; ABORTED/REVISION_CONFLICT.
     """
     SimulatePolicies: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.SimulatePoliciesRequest, _policy_service_pb2.SimulatePoliciesResponse]  # type: ignore[assignment]
-    """Replays recorded decisions under a candidate, or under policies that are only stated here. Operators
-    call it. Nothing is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
+    """Replays recorded decisions under a candidate, or under policies that are only stated here. Nothing
+    is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
     NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
     """
     ActivatePolicyRevision: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ActivatePolicyRevisionRequest, _policy_service_pb2.ActivatePolicyRevisionResponse]  # type: ignore[assignment]
@@ -300,9 +300,9 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         4. `bookmark` every 15 s of silence. After 45 s without a message the stream is dead.
         5. `go_away`, then OK, when the server ends the stream: reconnect.
 
-        A set of policies is known by its digest (see `PolicySetPart`). A client whose own digest of a
-        set comes out differently, or that does not hold `base_digest`, drops what it holds and opens the
-        stream again with nothing. Several sets can be in force at once, for different agents.
+        A set of policies has a digest (see `PolicySetPart`). A client whose own digest of a set comes out
+        differently, or that does not hold `base_set_id`, drops what it holds and opens the stream again
+        with nothing. Several sets can be in force at once, for different agents.
 
         Errors: RESOURCE_EXHAUSTED/LIMIT_EXCEEDED, in its metadata `go_away` = `SLOW_READER`, for a reader
         that accepts nothing for 10 s.
@@ -464,8 +464,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.SimulatePoliciesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.SimulatePoliciesResponse, _abc.Awaitable[_policy_service_pb2.SimulatePoliciesResponse]]:
-        """Replays recorded decisions under a candidate, or under policies that are only stated here. Operators
-        call it. Nothing is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
+        """Replays recorded decisions under a candidate, or under policies that are only stated here. Nothing
+        is written. Errors: INVALID_ARGUMENT/INVALID_FIELD;
         NOT_FOUND/POLICY_CANDIDATE_NOT_FOUND.
         """
 
