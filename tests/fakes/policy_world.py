@@ -5,6 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from controlplane.api.convert.policy_watch import policy_event_to_proto
+from controlplane.domain.policy_sets.candidates import (
+    STAGE_KEY,
+    PolicyCandidate,
+    PolicyStage,
+    StageKind,
+)
 from controlplane.services.policies.policy_watch import PolicyEvent, PolicyWatches, WatchedAgent
 from controlplane.services.ports import Collection, Position, Record, Touched
 from fleetplane._policy_copy import PolicyCopy
@@ -42,6 +48,29 @@ class PolicyWorld:
         self.replica.revision += 1
         self._commit(Touched(Collection.POLICIES, one, None) for one in policy_ids)
 
+    def stage(self, candidate: PolicyCandidate, *, percent: int) -> None:
+        """Have a candidate decide for a share of the agents."""
+        stage = PolicyStage(
+            stage_id="s-1",
+            kind=StageKind.PERCENT,
+            candidate_id=candidate.candidate_id,
+            percent=percent,
+        )
+        self.replica.revision += 1
+        revision = self.replica.revision
+        self._commit(
+            Touched(collection, key, Record(key, value, revision, revision, 0, 0))
+            for collection, key, value in (
+                (Collection.POLICY_CANDIDATES, candidate.candidate_id, candidate),
+                (Collection.POLICY_STAGES, STAGE_KEY, stage),
+            )
+        )
+
+    def unstage(self) -> None:
+        """Have the live policies decide for everybody again."""
+        self.replica.revision += 1
+        self._commit((Touched(Collection.POLICY_STAGES, STAGE_KEY, None),))
+
     def register(self, agent_id: str, **spec: Any) -> None:
         """Register an agent, or change what it declares."""
         self.replica.write(an_agent(agent_id, **spec))
@@ -71,7 +100,7 @@ class Follower:
     def open(self, **options: Any) -> None:
         """Open a stream with what is held."""
         asked = [
-            WatchedAgent(one.agent_id, one.held_facts_digest, one.held_set_digest)
+            WatchedAgent(one.agent_id, one.held_facts_digest, one.held_set_id)
             for one in self.copy.wanted(self._agent_ids)
         ]
         self.stream = self._world.watches.events(NS, asked, **options)

@@ -229,7 +229,7 @@ class LocalPolicies:
                     shared,
                     decision_id,
                     age,
-                    held.set_digest if held is not None else "",
+                    held.digest if held is not None else "",
                 )
             )
         return answer

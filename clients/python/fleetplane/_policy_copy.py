@@ -24,6 +24,7 @@ class HeldSet:
     """One set of policies."""
 
     rules: PolicySet
+    digest: str
     digests: Mapping[str, str]
     """Of its policies, by id."""
 
@@ -34,7 +35,9 @@ class HeldAgent:
 
     facts: Mapping[str, Any]
     facts_digest: str
-    set_digest: str
+    set_id: str
+    digest: str
+    """Of that set."""
     rules: PolicySet
 
 
@@ -56,7 +59,7 @@ class PolicyCopy:
             else pb.WatchedPolicyAgent(
                 agent_id=agent_id,
                 held_facts_digest=held.facts_digest,
-                held_set_digest=held.set_digest,
+                held_set_id=held.set_id,
             )
             for agent_id in agent_ids
         ]
@@ -76,9 +79,9 @@ class PolicyCopy:
         """
         sets = dict(self.sets)
         for parts in _by_set(messages):
-            sets[parts[0].digest] = self._set_of(parts)
+            sets[parts[0].set_id] = self._set_of(parts)
         agents = {
-            agent_id: None if held is None else _agent(held, held.set_digest, sets)
+            agent_id: None if held is None else _agent(held, held.set_id, sets)
             for agent_id, held in self.agents.items()
         }
         for message in messages:
@@ -89,9 +92,9 @@ class PolicyCopy:
     def _set_of(self, parts: Sequence[pb.PolicySetPart]) -> HeldSet:
         """Put a set together from its parts."""
         heading = parts[0]
-        base = self.sets.get(heading.base_digest) if heading.base_digest else None
-        if heading.base_digest and base is None:
-            raise CopyDiverged(f"the changes are to a set that is not held: {heading.base_digest}")
+        base = self.sets.get(heading.base_set_id) if heading.base_set_id else None
+        if heading.base_set_id and base is None:
+            raise CopyDiverged(f"the changes are to a set that is not held: {heading.base_set_id}")
         removed = [policy_id for part in parts for policy_id in part.removed_policy_ids]
         put = [one for part in parts for one in part.policies]
         digests = dict(base.digests) if base is not None else {}
@@ -102,7 +105,7 @@ class PolicyCopy:
             raise CopyDiverged(f"the policies are not those of {heading.digest}")
         policies = [policy_of(one.policy) for one in put]
         rules = _rules(heading, base.rules if base is not None else None, policies, removed)
-        return HeldSet(rules, digests)
+        return HeldSet(rules, heading.digest, digests)
 
 
 def _rules(
@@ -116,28 +119,26 @@ def _rules(
     default = default if default in {Effect.ALLOW, Effect.DENY} else Effect.DENY
     on_missing = on_missing_of(heading.on_missing) or OnMissing.NO_MATCH
     if base is None:
-        return PolicySet.compile(
-            policies,
-            revision=heading.revision,
-            default_effect=default,
-            on_missing=on_missing,
-            on_error=OnError.QUARANTINE,
+        base = PolicySet.compile(
+            (), revision=heading.revision, default_effect=default, on_missing=on_missing
         )
     rules = base.with_changes(
         put=policies, delete=removed, revision=heading.revision, on_error=OnError.QUARANTINE
     )
-    if (rules.default_effect, rules.on_missing) == (default, on_missing):
-        return rules
-    return rules.with_defaults(
-        default_effect=default, on_missing=on_missing, revision=heading.revision
-    )
+    if (rules.default_effect, rules.on_missing) != (default, on_missing):
+        rules = rules.with_defaults(
+            default_effect=default, on_missing=on_missing, revision=heading.revision
+        )
+    if rules.candidate_id != heading.candidate_id:
+        rules = rules.with_candidate(heading.candidate_id, put=(), delete=())
+    return rules
 
 
 def _by_set(messages: Iterable[pb.WatchPoliciesResponse]) -> Iterator[list[pb.PolicySetPart]]:
     parts: dict[str, list[pb.PolicySetPart]] = {}
     for message in messages:
         for part in message.sets:
-            parts.setdefault(part.digest, []).append(part)
+            parts.setdefault(part.set_id, []).append(part)
     yield from parts.values()
 
 
@@ -152,24 +153,24 @@ def _told(
         facts = held.facts
     else:
         raise CopyDiverged(f"the facts about {news.agent_id} are not held")
-    return _agent(HeldAgent(facts, news.facts_digest, "", _NO_RULES), news.set_digest, sets)
+    return _agent(HeldAgent(facts, news.facts_digest, "", "", _NO_RULES), news.set_id, sets)
 
 
-def _agent(held: HeldAgent, digest: str, sets: Mapping[str, HeldSet]) -> HeldAgent:
-    """Return an agent under the set of that digest."""
-    known = sets.get(digest)
+def _agent(held: HeldAgent, set_id: str, sets: Mapping[str, HeldSet]) -> HeldAgent:
+    """Return an agent under a set."""
+    known = sets.get(set_id)
     if known is None:
-        raise CopyDiverged(f"the set is not held: {digest}")
+        raise CopyDiverged(f"the set is not held: {set_id}")
     if held.rules is known.rules:
         return held
-    return HeldAgent(held.facts, held.facts_digest, digest, known.rules)
+    return HeldAgent(held.facts, held.facts_digest, set_id, known.digest, known.rules)
 
 
 def _in_use(
     sets: Mapping[str, HeldSet], agents: Mapping[str, HeldAgent | None]
 ) -> dict[str, HeldSet]:
-    used = {held.set_digest for held in agents.values() if held is not None}
-    return {digest: one for digest, one in sets.items() if digest in used}
+    used = {held.set_id for held in agents.values() if held is not None}
+    return {set_id: one for set_id, one in sets.items() if set_id in used}
 
 
 _NO_RULES: Final = PolicySet.compile((), revision=0)

@@ -119,6 +119,7 @@ def decision_message(decision: Decision) -> pb.PolicyDecision:
         reason=_REASONS[decision.reason],
         message=decision.message,
         policy_revision=decision.revision,
+        candidate_id=decision.candidate_id,
         determining_policies=decision.determining,
         overridden_policies=decision.overridden,
         observed_policies=[

@@ -53,7 +53,7 @@ def watched_agents_from_proto(agents: Sequence[pb.WatchedPolicyAgent]) -> list[W
             raise InvalidArgument.of(field, "is required")
         if one.agent_id in seen:
             raise InvalidArgument.of(field, f"{one.agent_id} is there twice")
-        seen[one.agent_id] = WatchedAgent(one.agent_id, one.held_facts_digest, one.held_set_digest)
+        seen[one.agent_id] = WatchedAgent(one.agent_id, one.held_facts_digest, one.held_set_id)
     return list(seen.values())
 
 
@@ -90,7 +90,7 @@ def _agent_to_proto(news: AgentNews) -> pb.AgentPolicies:
         absent=news.absent,
         facts=json_to_struct(news.facts) if news.facts is not None else None,
         facts_digest=news.facts_digest,
-        set_digest=news.set_digest,
+        set_id=news.set_id,
     )
 
 
@@ -104,7 +104,7 @@ class _Parts:
         """Return a part, serialised once: equal digests mean equal bytes."""
         wanted = part.wanted
         span = (part.put[0].digest, part.put[-1].digest) if part.put else ()
-        key = (wanted.heading, part.base_digest, (*span, *part.removed[:1]))
+        key = (wanted.heading, part.base_set_id, (*span, *part.removed[:1]))
         kept = self._kept.get(key)
         if kept is None:
             kept = self._kept[key] = _rendered(part)
@@ -121,8 +121,10 @@ _PARTS: Final = _Parts()
 def _rendered(part: SetPart) -> bytes:
     wanted = part.wanted
     message = pb.PolicySetPart(
+        set_id=wanted.set_id,
+        base_set_id=part.base_set_id,
         digest=wanted.digest,
-        base_digest=part.base_digest,
+        candidate_id=wanted.candidate_id,
         revision=wanted.revision,
         default_effect=_EFFECTS.to_wire(wanted.default_effect),
         on_missing=_ON_MISSING.to_wire(wanted.on_missing),

@@ -53,7 +53,7 @@ class WatchedAgent:
 
     agent_id: str
     facts_digest: str = ""
-    set_digest: str = ""
+    set_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class SetPart:
     """A part of a set, or of what changed since `base`; shared between watchers."""
 
     wanted: PublishedSet
-    base_digest: str
+    base_set_id: str
     put: tuple[PublishedPolicy, ...]
     removed: tuple[str, ...]
 
@@ -74,7 +74,7 @@ class AgentNews:
     absent: bool = False
     facts: Mapping[str, Any] | None = None
     facts_digest: str = ""
-    set_digest: str = ""
+    set_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class _Told:
     """What one agent's entry was when the watcher was last told."""
 
     facts_digest: str
-    set_digest: str
+    set_id: str
     heading: tuple[object, ...] = ()
     agent: Agent | None = None
     absent: bool = False
@@ -191,11 +191,11 @@ class _Watch:
 
     def __init__(self, sets: PublishedSets, agents: Sequence[WatchedAgent]) -> None:
         self._sets = sets
-        self._told = {one.agent_id: _Told(one.facts_digest, one.set_digest) for one in agents}
+        self._told = {one.agent_id: _Told(one.facts_digest, one.set_id) for one in agents}
 
     def changes(self, view: NamespaceView, touched: Iterable[str] | None) -> _Changes:
         """Return what the watcher has to be told, and note it as told; None: look at everybody."""
-        held = {told.set_digest for told in self._told.values() if told.set_digest}
+        held = {told.set_id for told in self._told.values() if told.set_id}
         wanted: dict[str, PublishedSet] = {}
         agents: list[AgentNews] = []
         for agent_id in self._told if touched is None else touched:
@@ -208,7 +208,7 @@ class _Watch:
                 continue
             published = self._sets.of(view.name, rules_for(view, agent_id))
             if told.heading != published.heading:
-                wanted[published.digest] = published
+                wanted[published.set_id] = published
             news = _news(view.name, entry.agent, told, published)
             told.heading = published.heading
             if news is not None:
@@ -223,14 +223,16 @@ class _Watch:
     ) -> Iterator[SetPart]:
         """Tell a set as changes of one that the watcher holds, or all of it."""
         bases = [base for one in held if (base := self._sets.known(view.name, one)) is not None]
-        same = [base for base in bases if base.digest == wanted.digest]
-        base = next(iter(same or bases), None)
-        difference = self._sets.difference(base, wanted)
-        base_digest = base.digest if base is not None else ""
+        difference, base = self._sets.difference(None, wanted), None
+        for one in bases:
+            smaller = self._sets.difference(one, wanted)
+            if base is None or smaller.changes < difference.changes:
+                difference, base = smaller, one
+        base_set_id = base.set_id if base is not None else ""
         chunks = list(_chunks(difference.put)) or [()]
         for chunk in chunks[:-1]:
-            yield SetPart(wanted, base_digest, chunk, ())
-        yield SetPart(wanted, base_digest, chunks[-1], difference.removed)
+            yield SetPart(wanted, base_set_id, chunk, ())
+        yield SetPart(wanted, base_set_id, chunks[-1], difference.removed)
 
 
 def _news(namespace: str, agent: Agent, told: _Told, published: PublishedSet) -> AgentNews | None:
@@ -241,14 +243,14 @@ def _news(namespace: str, agent: Agent, told: _Told, published: PublishedSet) ->
         digest = facts_digest(seen)
         facts = seen if digest != told.facts_digest else None
         told.agent, told.facts_digest, told.absent = agent, digest, False
-    if facts is None and told.set_digest == published.digest:
+    if facts is None and told.set_id == published.set_id:
         return None
-    told.set_digest = published.digest
+    told.set_id = published.set_id
     return AgentNews(
         agent.agent_id,
         facts=facts,
         facts_digest=told.facts_digest,
-        set_digest=published.digest,
+        set_id=published.set_id,
     )
 
 

@@ -47,15 +47,21 @@ class PublishedSet:
 
     namespace: str
     digest: str
+    candidate_id: str
     revision: int
     default_effect: Effect
     on_missing: OnMissing
     policies: Mapping[str, PublishedPolicy]
 
     @property
+    def set_id(self) -> str:
+        """What it is known by: its content, and the candidate that its decisions name."""
+        return f"{self.digest}/{self.candidate_id}" if self.candidate_id else self.digest
+
+    @property
     def heading(self) -> tuple[str, int, Effect, OnMissing]:
         """What a watcher holds of the set besides its policies; equal: nothing to tell."""
-        return self.digest, self.revision, self.default_effect, self.on_missing
+        return self.set_id, self.revision, self.default_effect, self.on_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,11 @@ class SetDifference:
     put: tuple[PublishedPolicy, ...]
     removed: tuple[str, ...]
 
+    @property
+    def changes(self) -> int:
+        """How much there is to tell."""
+        return len(self.put) + len(self.removed)
+
 
 class PublishedSets:
     """The sets that are or were in force lately, on this replica."""
@@ -72,7 +83,7 @@ class PublishedSets:
     def __init__(self) -> None:
         self._of_rules: _Kept[int, tuple[PolicySet, PublishedSet]] = _Kept(KEPT_SETS)
         """`id` of a set -> the set, which keeps that id taken, and what is published of it."""
-        self._by_digest: _Kept[tuple[str, str], PublishedSet] = _Kept(KEPT_SETS)
+        self._by_id: _Kept[tuple[str, str], PublishedSet] = _Kept(KEPT_SETS)
         self._latest: _Kept[str, PublishedSet] = _Kept(KEPT_SETS)
         self._differences: _Kept[tuple[str, str, str], SetDifference] = _Kept(KEPT_DIFFERENCES)
 
@@ -83,17 +94,17 @@ class PublishedSets:
             return known[1]
         published = _published(namespace, rules, self._latest.get(namespace))
         self._of_rules.put(id(rules), (rules, published))
-        self._by_digest.put((namespace, published.digest), published)
+        self._by_id.put((namespace, published.set_id), published)
         self._latest.put(namespace, published)
         return published
 
-    def known(self, namespace: str, digest: str) -> PublishedSet | None:
+    def known(self, namespace: str, set_id: str) -> PublishedSet | None:
         """Return a set that was in force lately; None if nobody remembers it."""
-        return self._by_digest.get((namespace, digest)) if digest else None
+        return self._by_id.get((namespace, set_id)) if set_id else None
 
     def difference(self, base: PublishedSet | None, wanted: PublishedSet) -> SetDifference:
         """Return what turns `base` into `wanted`; without a base, all of it."""
-        key = (wanted.namespace, base.digest if base is not None else "", wanted.digest)
+        key = (wanted.namespace, base.set_id if base is not None else "", wanted.set_id)
         found = self._differences.get(key)
         if found is None:
             found = _difference(base.policies if base is not None else {}, wanted.policies)
@@ -141,6 +152,7 @@ def _published(namespace: str, rules: PolicySet, earlier: PublishedSet | None) -
     return PublishedSet(
         namespace=namespace,
         digest=rules.digest,
+        candidate_id=rules.candidate_id,
         revision=rules.revision,
         default_effect=rules.default_effect,
         on_missing=rules.on_missing,

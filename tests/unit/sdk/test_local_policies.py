@@ -32,7 +32,7 @@ RULES = PolicySet.compile(
     ],
     revision=7,
 )
-HELD = HeldAgent({"agent_name": "w"}, "facts", "sha256:set", RULES)
+HELD = HeldAgent({"agent_name": "w"}, "facts", "set", "sha256:set", RULES)
 
 
 class Sink:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from controlplane.domain.policy_sets.candidates import PolicyCandidate
 from controlplane.services.policies.decisions import facts_of
 from controlplane.services.policies.policy_watch import PART_AGENTS
 from controlplane.services.policies.staging import rules_for
@@ -45,9 +46,10 @@ def assert_same(world: PolicyWorld, copy: PolicyCopy, agent_ids: tuple[str, ...]
         assert held is not None
         rules = rules_for(view, agent_id)
         assert held.facts == facts_of(NS, entry.agent)
-        assert held.rules.digest == rules.digest == held.set_digest
+        assert held.rules.digest == rules.digest == held.digest
         assert held.rules.revision == rules.revision
         assert held.rules.default_effect == rules.default_effect
+        assert held.rules.candidate_id == rules.candidate_id
         assert len(held.rules) == len(rules)
 
 
@@ -98,6 +100,30 @@ async def test_who_comes_back_is_sent_what_differs(world: PolicyWorld) -> None:
         await last.step()
         assert (last.sent_policies, last.sent_facts) == (set(), set())
         assert_same(world, last.copy, ("a", "b"))
+
+
+async def test_a_staged_candidate_decides_for_some_agents_here_too(world: PolicyWorld) -> None:
+    agent_ids = tuple(f"agent-{number}" for number in range(20))
+    for agent_id in agent_ids:
+        world.register(agent_id)
+    follower = Follower(world, agent_ids)
+    follower.open()
+    async with aclosing(follower.stream):
+        await follower.step()
+        world.stage(PolicyCandidate(candidate_id="c-1", put=(deny("p3"),)), percent=50)
+        await follower.step()
+        held = [follower.copy.agents[agent_id] for agent_id in agent_ids]
+        named = {one.rules.candidate_id for one in held if one is not None}
+        assert named == {"", "c-1"}
+        assert follower.sent_policies == {"p3"}
+        assert_same(world, follower.copy, agent_ids)
+        world.put(deny("p4"))
+        await follower.step()
+        assert_same(world, follower.copy, agent_ids)
+        world.unstage()
+        await follower.step()
+        assert len(follower.copy.sets) == 1
+        assert_same(world, follower.copy, agent_ids)
 
 
 async def test_another_replica_sends_all_of_a_set_that_it_never_had(world: PolicyWorld) -> None:
@@ -214,7 +240,7 @@ async def test_who_holds_something_else_notices(world: PolicyWorld) -> None:
     del wrong.sets[0].policies[0]
     with pytest.raises(CopyDiverged, match="are not those of"):
         PolicyCopy().after(messages)
-    wrong.sets[0].base_digest = "sha256:unheard"
+    wrong.sets[0].base_set_id = "sha256:unheard"
     with pytest.raises(CopyDiverged, match="not held"):
         PolicyCopy().after(messages)
 
