@@ -250,6 +250,7 @@ def decision_to_proto(decision: Decision) -> pb.PolicyDecision:
         reason=REASONS[decision.reason],
         message=decision.message,
         policy_revision=decision.revision,
+        candidate_id=decision.candidate_id,
     )
     if decision.determining:
         message.determining_policies.extend(decision.determining)
