@@ -19,6 +19,7 @@ from tests.bench.workloads import (
     config_latency,
     decisions,
     discovery,
+    local_decisions,
     memory,
     neighbours,
     reconnect,
@@ -50,10 +51,11 @@ WORKLOADS: Mapping[int, Callable[[Plan], Awaitable[list[Row]]]] = MappingProxyTy
         16: secure_calls.run,
         17: secure_beats.run,
         18: neighbours.run,
+        19: local_decisions.run,
     }
 )
 
-BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17, 18)
+BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19)
 """8 breaks the daemon on purpose and takes a minute: it runs when it is asked for."""
 
 WORKLOAD_SECONDS = 600.0
