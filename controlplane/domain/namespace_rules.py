@@ -40,6 +40,7 @@ class Content:
         routes: Routes.
         unfinished_tasks: Tasks that have not ended.
         active_rollouts: Rollouts that have not ended.
+        running_experiments: Experiments that run.
     """
 
     agents: int = 0
@@ -49,6 +50,7 @@ class Content:
     routes: int = 0
     unfinished_tasks: int = 0
     active_rollouts: int = 0
+    running_experiments: int = 0
 
     @property
     def is_empty(self) -> bool:

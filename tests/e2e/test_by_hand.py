@@ -24,6 +24,7 @@ from fleetplane.v1 import (
     approval_service_pb2,
     audit_service_pb2,
     config_service_pb2,
+    experiment_service_pb2,
     identity_service_pb2,
     lifecycle_service_pb2,
     namespace_service_pb2,
@@ -65,6 +66,7 @@ _MODULES = (
     namespace_service_pb2,
     approval_service_pb2,
     audit_service_pb2,
+    experiment_service_pb2,
 )
 
 

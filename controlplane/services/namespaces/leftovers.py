@@ -53,6 +53,8 @@ def ended_steps(view: NamespaceView) -> Iterator[Step]:
         yield Delete(Collection.CONFIG_SCHEMAS, EXTRA_SCHEMA_KEY, unchanged)
     yield from _work_steps(view.work)
     yield from _prompt_steps(view.governance)
+    # What their units have left is not in a copy: see `services.experiments.erasure`.
+    yield from _deletes(Collection.EXPERIMENTS, view.governance.table(Collection.EXPERIMENTS))
 
 
 def _prompt_steps(governance: GovernanceView) -> Iterator[Step]:

@@ -19,6 +19,7 @@ from controlplane.domain.identity import Caller
 from controlplane.domain.namespace_rules import Content
 from controlplane.domain.namespaces import Namespace, NamespaceState
 from controlplane.services.access.view import AccessView
+from controlplane.services.experiments.erasure import erase
 from controlplane.services.families import PLANE
 from controlplane.services.namespaces.leftovers import STEPS_AT_ONCE, ended_steps, rights_steps
 from controlplane.services.namespaces.usage import content_of
@@ -138,6 +139,8 @@ class NamespaceRemoval:
         if not steps:
             return content
         audit = namespace_audit(actor, "DeleteNamespace", name, "cleared")
+        for experiment in tuple(view.governance.table(Collection.EXPERIMENTS).values()):
+            await erase(self._ledger, name, experiment, audit)
         await self._commit_in_pieces(name, steps, audit)
         return content_of(await self._seen_whole(name, actor))
 

@@ -12,7 +12,7 @@ from controlplane.domain.configs.document import encoded
 from controlplane.domain.namespace_rules import Content
 from controlplane.domain.namespaces import Quota, Quotas
 from controlplane.domain.selection import AgentFilter
-from controlplane.services.ports import Position
+from controlplane.services.ports import Collection, Position
 from controlplane.services.read_model import NamespaceView, ReadModel
 
 MEASURED_NAMESPACES: Final = 1_024
@@ -80,6 +80,7 @@ def content_of(view: NamespaceView) -> Content:
         unfinished_tasks=len(tasks.waiting)
         + sum(len(tasks.held_by(instance_id)) for instance_id in tasks.holders()),
         active_rollouts=len(view.work.active_rollouts),
+        running_experiments=len(view.governance.table(Collection.ACTIVE_EXPERIMENTS)),
     )
 
 

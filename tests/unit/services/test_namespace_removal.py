@@ -20,18 +20,50 @@ from controlplane.domain.agents import AgentStatus
 from controlplane.domain.configs import LayerKind, LayerScope
 from controlplane.domain.drains import Drain, EmergencyStop
 from controlplane.domain.errors import InvalidArgument, NotReady, RevisionConflict, StoreUnavailable
+from controlplane.domain.experiments.counters import Counters
+from controlplane.domain.experiments.model import (
+    Experiment,
+    ExperimentState,
+    Exposure,
+    Metric,
+    Phase,
+    Plan,
+    Subject,
+    SubjectKind,
+    Variant,
+    unit_key,
+    units_history,
+)
 from controlplane.domain.namespaces import NamespaceState
 from controlplane.domain.policies import Effect, Policy
 from controlplane.domain.routes import Route, SessionPin
 from controlplane.domain.tasks import Task, TaskSpec, TaskState
 from controlplane.services.configs import ConfigChange
 from controlplane.services.namespaces.removal import ABANDONED_SECONDS, SETTLE_SECONDS
-from controlplane.services.ports import AuditEntry, Collection, Count, Put, Step, Transaction
+from controlplane.services.ports import (
+    Append,
+    AuditEntry,
+    Collection,
+    Count,
+    Put,
+    Step,
+    Transaction,
+)
 from controlplane.tasks.namespace_reconciler import NamespaceReconciler
 from tests.fakes.namespace_plane import ADA, NamespacePlane, NamespaceReplica
 
 AUDIT = AuditEntry(actor="ada", method="Test", object="test")
 POLICY = Policy(policy_id="p", action=Effect.DENY, match_all=True)
+_VARIANTS = (Variant(name="a", weight_bp=10_000, control=True),)
+ENDED_EXPERIMENT = Experiment(
+    key="tone",
+    subject=Subject(kind=SubjectKind.PROMPT, name="tone"),
+    plan=Plan(primary=Metric(name="solved")),
+    variants=_VARIANTS,
+    state=ExperimentState.STOPPED,
+    phases=(Phase(number=1, variants=_VARIANTS, coverage_bp=10_000, started_at_ms=1),),
+)
+EXPOSURE = Exposure(unit="s-1", variant="a", digest="d", exposed_at_ms=1)
 TEAM = LayerScope(LayerKind.NAMESPACE)
 
 
@@ -106,6 +138,7 @@ async def test_a_stale_revision_is_refused(plane: NamespacePlane):
         (Put(Collection.ROUTES, "x", Route(name="x", shares=(), salt="")), "routes"),
         (Put(Collection.POLICIES, "p", POLICY), "policies"),
         (Put(Collection.ACTIVE_ROLLOUTS, "x", "ro-1"), "active_rollouts"),
+        (Put(Collection.ACTIVE_EXPERIMENTS, "PROMPT/x", "tone"), "running_experiments"),
         (task(TaskState.PENDING), "unfinished_tasks"),
         (task(TaskState.ASSIGNED), "unfinished_tasks"),
         (task(TaskState.RUNNING), "unfinished_tasks"),
@@ -143,6 +176,10 @@ async def leave_what_has_ended(plane: NamespaceReplica) -> None:
         Put(Collection.SESSION_PINS, "x/s", pin),
         Put(Collection.DRAINS, drain.key, drain),
         Put(Collection.STOPS, "st", stop),
+        Put(Collection.EXPERIMENTS, "tone", ENDED_EXPERIMENT),
+        Put(Collection.EXPOSURES, unit_key("tone", 1, "s-1"), EXPOSURE),
+        Append(units_history("tone"), [1, ["s-1"]]),
+        Count(Counters("tone", 1).moves, 1),
     )
     await set_layer(plane, set_={"temperature": 0.5})
     await set_layer(plane, set_={}, unset=("temperature",))
@@ -154,6 +191,7 @@ async def test_what_has_ended_goes_with_its_namespace_and_its_audit_stays(plane:
     state = plane.store.namespaces["team-a"]
     assert {name: keys for name, keys in state.records.items() if keys} == {}
     assert not any(state.histories.values())
+    assert not state.counts
     assert plane.audit("team-a")[-3:] == [
         "namespace.inspected",
         "namespace.cleared",
