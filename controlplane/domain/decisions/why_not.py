@@ -61,7 +61,7 @@ def _judged(
         return WhyNotReason.DECIDED, "it did decide"
     if judged.result is Truth.FALSE:
         return WhyNotReason.CONDITION_FALSE, "its condition does not hold"
-    if judged.result is Truth.UNKNOWN and policy.policy_id not in decision.overridden:
+    if judged.result is Truth.UNKNOWN and not judged.matched:
         return (
             WhyNotReason.CONDITION_UNKNOWN,
             "its condition cannot be determined: an attribute is absent or of another type",
