@@ -50,6 +50,9 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
     "rollout": LazyCommand(
         "controlplane.cli.rollouts", "app", "One version of an agent replaced by another."
     ),
+    "prompts": LazyCommand(
+        "controlplane.cli.prompts", "app", "What agents say to models, version by version."
+    ),
     "experiments": LazyCommand(
         "controlplane.cli.experiments", "app", "Variants compared on part of the traffic."
     ),
