@@ -84,6 +84,14 @@ from fleetplane._following import RolloutWatch, TaskWatch
 from fleetplane._namespaces import QuotaFields
 from fleetplane._permits import Permit
 from fleetplane._policies import Evaluation, PolicyFields
+from fleetplane._policy_stages import (
+    DecisionDurability,
+    DecisionLogRule,
+    PolicyChangeKind,
+    PolicyStageKind,
+    PolicyTest,
+    PolicyTestAgent,
+)
 from fleetplane._presence import AgentState
 from fleetplane._prompt_cache import PromptCache
 from fleetplane._prompt_evaluations import ScoredItem
@@ -158,6 +166,8 @@ __all__ = [
     "Data",
     "DeadlineExceeded",
     "DealtVariant",
+    "DecisionDurability",
+    "DecisionLogRule",
     "DrainAction",
     "DrainPhase",
     "EffectiveConfig",
@@ -197,8 +207,12 @@ __all__ = [
     "PermissionDenied",
     "Permit",
     "PolicyAction",
+    "PolicyChangeKind",
     "PolicyDenied",
     "PolicyFields",
+    "PolicyStageKind",
+    "PolicyTest",
+    "PolicyTestAgent",
     "Position",
     "PromptCache",
     "PromptMessage",

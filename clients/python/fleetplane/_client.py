@@ -21,6 +21,8 @@ from fleetplane._lifecycle import LifecycleCalls
 from fleetplane._local_calls import LocalPolicyCalls
 from fleetplane._namespaces import NamespaceCalls
 from fleetplane._policies import PolicyCalls
+from fleetplane._policy_sets import PolicySetCalls
+from fleetplane._policy_settings import PolicySettingsCalls
 from fleetplane._prompt_evaluations import PromptEvaluationCalls
 from fleetplane._prompt_labels import PromptLabelCalls
 from fleetplane._prompts import PromptCalls
@@ -41,6 +43,8 @@ class FleetClient(
     RegistryCalls,
     ConfigCalls,
     PolicyCalls,
+    PolicySetCalls,
+    PolicySettingsCalls,
     LocalPolicyCalls,
     LifecycleCalls,
     TaskCalls,

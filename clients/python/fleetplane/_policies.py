@@ -198,7 +198,7 @@ class PolicyCalls(Connected):
         connection = self.connection
         request = pb.CreatePolicyRequest(
             namespace=self.namespace,
-            policy=_policy(policy_id, {"enabled": True, **fields}),
+            policy=policy_message(policy_id, {"enabled": True, **fields}),
             reason=reason,
             request_id=request_id or new_request_id(),
             dry_run=dry_run,
@@ -286,7 +286,7 @@ class PolicyCalls(Connected):
         connection = self.connection
         request = pb.UpdatePolicyRequest(
             namespace=self.namespace,
-            policy=_policy(policy_id, changes),
+            policy=policy_message(policy_id, changes),
             update_mask=FieldMask(paths=sorted({_MASK_PATHS.get(name, name) for name in changes})),
             expected_revision=expected_revision,
             reason=reason,
@@ -330,7 +330,7 @@ def _decisions(
     ]
 
 
-def _policy(policy_id: str, fields: Mapping[str, Any]) -> pb.Policy:
+def policy_message(policy_id: str, fields: Mapping[str, Any]) -> pb.Policy:
     """Build a policy from the keyword arguments of `PolicyFields`."""
     if unknown := set(fields) - set(PolicyFields.__annotations__):
         raise TypeError(f"a policy has no field {', '.join(sorted(unknown))}")

@@ -24,9 +24,13 @@ _FIELDS: Final = {
     "default_action": "default_effect",
     "on_missing": "on_missing",
     "decision_log": "decision_log",
+    "decision_log.rules": "decision_log.rules",
+    "decision_log.masked_paths": "decision_log.masked_paths",
     "approval": "approval",
+    "approval.ceilings": "approval.ceilings",
+    "approval.max_pending_per_agent": "approval.max_pending_per_agent",
 }
-"""Path of an update mask -> attribute of `PolicySettings`."""
+"""Path of an update mask -> path of attributes of `PolicySettings`."""
 
 
 def settings_change_from_proto(

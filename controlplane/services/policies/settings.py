@@ -38,7 +38,7 @@ class SettingsChange:
     settings: PolicySettings
     """New values of `fields`."""
     fields: Sequence[str]
-    """Attributes of `PolicySettings` to change."""
+    """Attributes of `PolicySettings` to change, or of what they hold: `approval.ceilings`."""
     expected_revision: int | None = None
     """None does not check; 0: nothing was ever set."""
     reason: str = ""
@@ -85,8 +85,7 @@ class PolicySettingsKeeper:
             ):
                 return self._shown(current)
             _check_revision(change.expected_revision, current)
-            named = {name: getattr(change.settings, name) for name in change.fields}
-            fresh = replace(current, **named)
+            fresh = _merged(current, change)
             require_valid_settings(fresh)
             if fresh == current:
                 return self._shown(current)
@@ -106,6 +105,17 @@ class PolicySettingsKeeper:
     def _shown(self, settings: PolicySettings) -> PolicySettings:
         defaults = self._read_model.policy_defaults.under(settings)
         return replace(settings, default_effect=defaults.effect, on_missing=defaults.on_missing)
+
+
+def _merged(current: PolicySettings, change: SettingsChange) -> PolicySettings:
+    fresh, wanted = current, change.settings
+    for path in change.fields:
+        name, _, inner = path.partition(".")
+        value = getattr(wanted, name)
+        if inner:
+            value = replace(getattr(fresh, name), **{inner: getattr(value, inner)})
+        fresh = replace(fresh, **{name: value})
+    return fresh
 
 
 def _transaction(

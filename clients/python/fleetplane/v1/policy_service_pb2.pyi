@@ -1861,7 +1861,9 @@ class UpdatePolicySettingsRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`default_action`, `on_missing`, `decision_log` or `approval`; each changes as a whole. Required."""
+        """`default_action`, `on_missing`, `decision_log` or `approval`, or a field of the last two, such as
+        `approval.ceilings`; each changes as a whole. Required.
+        """
 
     def __init__(
         self,
