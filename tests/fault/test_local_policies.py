@@ -11,10 +11,13 @@ from fleetplane import (
     ChannelConfig,
     FleetClient,
     LocalDecisions,
+    NotFound,
     PolicyAction,
     StalePolicies,
+    from_struct,
 )
 from fleetplane.local import LocalPolicies
+from fleetplane.v1 import decision_service_pb2 as decision_pb
 from fleetplane.v1 import policy_service_pb2 as pb
 from tests.fakes.daemon import Daemon, running_daemon
 from tests.fakes.eventually import eventually
@@ -131,6 +134,39 @@ async def test_a_copy_that_is_too_old_follows_the_fail_mode_until_the_daemon_is_
         assert policies.decide("read.file").reason == pb.PolicyDecision.REASON_NO_POLICY_LOADED
 
 
+async def test_decisions_made_here_are_in_the_log_even_if_the_daemon_was_away() -> None:
+    async with (
+        place() as at,
+        Agent("w", "1.0.0", client=at.client, agent_id="a"),
+        at.client.local_policies("a") as policies,
+    ):
+        await policies.reached(await deny(at.client, "p1", environment="production"))
+        at.daemon.kill()
+        context = {"environment": "production", "cost": 0.5}
+        decision = policies.decide("write", context, tool="sql", session_id="s-1")
+        await at.daemon.astart()
+        await eventually("the decision was reported", lambda: policies.unreported == 0)
+        request = decision_pb.GetDecisionRequest(decision_id=decision.decision_id)
+        connection = at.client.connection
+
+        async def recorded() -> bool:
+            try:
+                await connection.call(connection.decisions.GetDecision, request)
+            except NotFound:
+                return False
+            return True
+
+        await eventually("the decision is in the log", recorded)
+        found = (await connection.call(connection.decisions.GetDecision, request)).decision
+        assert found.origin == decision_pb.DECISION_ORIGIN_LOCAL
+        assert (found.agent_id, found.action, found.tool) == ("a", "write", "sql")
+        assert from_struct(found.context) == context
+        assert found.session_id == "s-1"
+        assert found.policy_digest.startswith("sha256:")
+        assert list(found.decision.determining_policies) == ["p1"]
+        assert policies.lost == 0
+
+
 async def test_either_of_two_replicas_keeps_a_copy_up_to_date() -> None:
     async with (
         two_replicas() as (first, second, client),
@@ -168,7 +204,7 @@ async def test_an_agent_decides_here_and_asks_while_it_does_not_know_yet() -> No
             await at.daemon.astart()
 
 
-async def test_a_thousand_agents_share_one_watch_and_are_told_apart() -> None:
+async def test_the_agents_of_a_process_share_one_watch_and_are_told_apart() -> None:
     async with place() as at:
         names = [f"agent-{number}" for number in range(40)]
         async with AsyncExitStack() as stack:
