@@ -6,6 +6,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from fleetplane.v1 import config_service_pb2 as config_pb
+from fleetplane.v1 import experiment_service_pb2 as experiment_pb
 from fleetplane.v1 import policy_service_pb2 as policy_pb
 from fleetplane.v1 import registry_service_pb2 as registry_pb
 from fleetplane.v1 import rollout_service_pb2 as rollout_pb
@@ -46,6 +47,7 @@ def _paged(method: str, request: Callable[..., Message]) -> Iterator[Row]:
         "Discover": {"filter": {"owner": "somebody"}},
         "ListTasks": {"submitter": "somebody"},
         "ListRollouts": {"active_only": True},
+        "ListExperiments": {"prompt": "somebodys"},
     }
     if method not in others:
         return
@@ -72,6 +74,7 @@ def _pages() -> Iterator[Row]:
     yield from _paged("ListTasks", task_pb.ListTasksRequest)
     yield from _paged("ListRoutes", routing_pb.ListRoutesRequest)
     yield from _paged("ListRollouts", rollout_pb.ListRolloutsRequest)
+    yield from _paged("ListExperiments", experiment_pb.ListExperimentsRequest)
 
 
 ROWS: Final = tuple(_pages())

@@ -9,6 +9,8 @@ from fleetplane.v1 import (
     agent_pb2,
     config_service_pb2,
     config_service_pb2_grpc,
+    experiment_service_pb2,
+    experiment_service_pb2_grpc,
     policy_service_pb2,
     policy_service_pb2_grpc,
     registry_service_pb2,
@@ -81,6 +83,7 @@ def world(channel: grpc.Channel, namespace: str) -> World:
             policy_service_pb2.ListPoliciesRequest(**page, min_revision=seen)
         ),
         **work.pages,
+        "ListExperiments": _experiments(channel, namespace),
     }
     assert all(page.next_page_token for page in tokens.values()), tokens
     return World(
@@ -156,3 +159,24 @@ def _beat(registry: Any, namespace: str, instance: agent_pb2.Instance) -> None:
     request = registry_service_pb2.HeartbeatRequest(namespace=namespace, batch=1, beats=[beat])
     (answer,) = registry.Heartbeat(iter([request]), timeout=DEADLINE)
     assert not answer.results
+
+
+def _experiments(channel: grpc.Channel, namespace: str) -> Any:
+    """Plan two experiments on one path, start one of them; return the first page of both."""
+    pb = experiment_service_pb2
+    stub: Any = experiment_service_pb2_grpc.ExperimentServiceStub(channel)
+    metric = pb.ExperimentMetric(name="solved")
+    spec = pb.ExperimentSpec(
+        subject=pb.ExperimentSubject(config_path="temperature"), primary=metric, coverage_bp=5_000
+    )
+    for name, value in (("a", 0.2), ("b", 0.9)):
+        variant = spec.variants.add(name=name, weight_bp=5_000, control=name == "a")
+        variant.config_value.number_value = value
+    for key in ("running", "draft"):
+        stub.CreateExperiment(pb.CreateExperimentRequest(namespace=namespace, key=key, spec=spec))
+    begun = stub.StartExperiment(pb.StartExperimentRequest(namespace=namespace, key="running"))
+    return stub.ListExperiments(
+        pb.ListExperimentsRequest(
+            namespace=namespace, page_size=1, min_revision=begun.experiment.revision
+        )
+    )
