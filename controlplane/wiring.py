@@ -173,6 +173,7 @@ class _Builder:
             limits=StreamLimits(max_age_seconds=settings.max_stream_age_seconds),
             guard=self._access.guard,
         )
+        self._activation = PolicyActivation(ports.clock)
         self._approvals = ApprovalParts(
             settings,
             ledger=ports.ledger,
@@ -185,6 +186,7 @@ class _Builder:
             guard=self._access.guard,
             shutdown=shutdown,
             may=self._access.may,
+            activation=self._activation,
             webhook=ports.webhook,
         )
         self._policies = PolicyParts(
@@ -218,7 +220,6 @@ class _Builder:
                 guard=self._access.guard,
             )
         )
-        self._activation = PolicyActivation(ports.clock)
         self._intake = BeatIntake(ports.clock, self._liveness_settings, self._acknowledged)
         self._assigner = TaskAssigner(ports.ledger, self._read_model, ports.clock)
         self._recovery = TaskRecovery(
@@ -372,13 +373,18 @@ class _Builder:
         lifecycle = Lifecycle(
             self._visible,
             self._read_model,
-            self._activation,
+            self._approvals.activating,
             self._drains,
             self._recovery,
             self._clock,
         )
         return LifecycleService(
-            lifecycle, self._drains, self._stops, self._shutdown, self._access.guard
+            lifecycle,
+            self._drains,
+            self._stops,
+            self._shutdown,
+            self._access.guard,
+            self._access.may,
         )
 
     def _task_service(self) -> TaskService:

@@ -13,9 +13,13 @@ from typing import Any, Protocol
 import grpc
 
 from controlplane.api.methods import Method
+from controlplane.domain.access.permissions import Permission
 from controlplane.domain.identity import ANONYMOUS, LOCAL_ADMIN, Caller
 from controlplane.services.read_model import NamespaceView
 from controlplane.telemetry.names import FIELD_METHOD, FIELD_REQUEST_ID
+
+May = Callable[[Caller, Permission, str], bool]
+"""Whether a caller has a permission in a namespace."""
 
 
 def _no_request_id(_call: "Call") -> str:

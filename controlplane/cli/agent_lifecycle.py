@@ -40,7 +40,7 @@ async def activate(
     *,
     agent: AgentName,
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Confirm an activation that a policy parked.")
+        bool, typer.Option("--confirm", help="Vote for the approval of the parked activation, too.")
     ] = False,
     reason: Reason = "",
     expected_revision: ExpectedRevision = 0,

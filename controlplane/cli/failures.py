@@ -82,7 +82,7 @@ _HINTS: Final = {
     Reason.ROUTE_NOT_FOUND: "without a route every active version may take work",
     Reason.DRAIN_NOT_FOUND: "nothing is or was drained there",
     Reason.ROLLOUT_ACTIVE: "`fleetplane rollout status` shows it; abort it, or supersede it",
-    Reason.ACTIVATION_PENDING: "`fleetplane agents activate ID --confirm` confirms it",
+    Reason.ACTIVATION_PENDING: "`fleetplane approvals list` shows it to those who may approve it",
     Reason.REVISION_NOT_FOUND: "`fleetplane config history` shows the revisions of a layer",
     Reason.TOKEN_NOT_FOUND: (
         "`fleetplane tokens list` and `fleetplane tokens join list` show those of a namespace, "

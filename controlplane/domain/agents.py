@@ -89,9 +89,11 @@ class PendingActivation:
     policies: tuple[str, ...]
     """Who wants the approval."""
     config_digest: str
-    """Of the effective configuration; a confirmation holds for no other."""
+    """Of the effective configuration; a grant holds for no other."""
     asked_by: str
     asked_at_ms: int
+    approval_id: str = ""
+    """The approval that stands for it; empty: it is not open yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,7 @@ class Agent:
     draining: bool = False
     """It takes no new work: a drain is under way, or done."""
     pending: PendingActivation | None = None
-    """An activation that waits for a confirmation; None: none does."""
+    """An activation that waits for an approval; None: none does."""
     revision: int = 0
     registered_at_ms: int = 0
     updated_at_ms: int = 0
@@ -118,7 +120,7 @@ class Agent:
         """
         if status not in _MOVES[self.status]:
             raise InvalidTransition(f"agent {self.agent_id!r}", current=self.status, wanted=status)
-        # Every move answers, or overtakes, an activation that waited for a confirmation.
+        # Every move answers, or overtakes, an activation that waited for an approval.
         return replace(self, status=status, status_reason=reason, pending=None)
 
     def deactivated(self, reason: str) -> "Agent":

@@ -18,22 +18,31 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── StopNotFound           STOP_NOT_FOUND
     │   ├── RolloutNotFound        ROLLOUT_NOT_FOUND
     │   ├── NamespaceNotFound      NAMESPACE_NOT_FOUND    or none that the caller may see
-    │   └── TokenNotFound          TOKEN_NOT_FOUND
+    │   ├── TokenNotFound          TOKEN_NOT_FOUND
+    │   ├── ApprovalNotFound       APPROVAL_NOT_FOUND
+    │   └── StandingGrantNotFound  STANDING_GRANT_NOT_FOUND
     ├── AlreadyExists
     │   ├── AgentExists            AGENT_EXISTS           name@version is taken; says by whom
     │   ├── PolicyExists           POLICY_EXISTS
     │   ├── NamespaceExists        NAMESPACE_EXISTS
+    │   ├── VoteConflict           VOTE_CONFLICT          a vote stands
     │   └── RequestIdReused        REQUEST_ID_REUSED      same request_id, other content
     ├── RevisionConflict           REVISION_CONFLICT      expected_revision is stale
     ├── FailedPrecondition
     │   ├── InvalidTransition      INVALID_TRANSITION     names both states
     │   ├── InstanceFenced         INSTANCE_FENCED        a newer generation exists
     │   ├── ActivationRefused      ACTIVATION_REFUSED     a policy says no
-    │   ├── ActivationPending      ACTIVATION_PENDING     a policy wants a confirmation
+    │   ├── ActivationPending      ACTIVATION_PENDING     a policy wants an approval
     │   ├── LeaseFenced            LEASE_FENCED           the lease of the task has ended
     │   ├── RolloutActive          ROLLOUT_ACTIVE         one rollout per agent name
     │   ├── NamespaceNotEmpty      NAMESPACE_NOT_EMPTY
     │   ├── NamespaceTerminating   NAMESPACE_TERMINATING
+    │   ├── ApprovalNotOpen        APPROVAL_NOT_OPEN      it is in another state
+    │   ├── AlreadyConsumed        ALREADY_CONSUMED       a grant has one use
+    │   ├── ApprovalExpired        APPROVAL_EXPIRED       time is over
+    │   ├── DigestMismatch         DIGEST_MISMATCH        another action than was approved
+    │   ├── PolicyNowDenies        POLICY_NOW_DENIES      policies have changed
+    │   ├── ApprovalSuperseded     APPROVAL_SUPERSEDED    policies ask for more by now
     │   └── NoCertificateAuthority NO_CERTIFICATE_AUTHORITY
     ├── Unauthenticated
     │   ├── CredentialMissing      CREDENTIAL_MISSING
@@ -44,6 +53,8 @@ chosen in one place, `controlplane/api/status.py`.
     ├── Forbidden
     │   ├── PermissionDenied       PERMISSION_DENIED      no role has the permission
     │   ├── AgentBanned            AGENT_BANNED
+    │   ├── SelfApproval           SELF_APPROVAL          nobody approves his own request
+    │   ├── NotEligible            NOT_ELIGIBLE           not among those who decide now
     │   └── ForeignAgent           FOREIGN_AGENT          an agent speaks only for itself
     ├── LimitExceeded              LIMIT_EXCEEDED         a bound; carries the limit
     │   ├── RateLimited            RATE_LIMITED           too many calls or streams; retry
@@ -306,14 +317,14 @@ class ActivationRefused(FailedPrecondition):
 
 
 class ActivationPending(FailedPrecondition):
-    """A policy wants the activation confirmed first; it is parked on the agent."""
+    """A policy wants the activation approved first; it is parked on the agent."""
 
     reason = "ACTIVATION_PENDING"
 
-    def __init__(self, agent_id: str, *, policies: Sequence[str]) -> None:
+    def __init__(self, agent_id: str, *, policies: Sequence[str], approval_id: str = "") -> None:
         super().__init__(
-            f"activation of agent {agent_id!r} waits for a confirmation: {', '.join(policies)}",
-            {"agent_id": agent_id, "policies": ",".join(policies)},
+            f"activation of agent {agent_id!r} waits for an approval: {', '.join(policies)}",
+            {"agent_id": agent_id, "policies": ",".join(policies), "approval_id": approval_id},
         )
 
 

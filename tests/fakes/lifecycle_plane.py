@@ -16,6 +16,7 @@ from controlplane.services.lifecycle.activation import PolicyActivation
 from controlplane.services.lifecycle.drains import DrainReport, Drains
 from controlplane.services.lifecycle.emergency_stops import EmergencyStops
 from controlplane.services.lifecycle.lifecycle import Lifecycle
+from controlplane.services.lifecycle.parked_activations import ParkedActivations
 from controlplane.services.ports import (
     AuditEntry,
     Collection,
@@ -28,6 +29,7 @@ from controlplane.services.ports import (
     Transaction,
 )
 from controlplane.services.tasks.steps import slots_counter
+from tests.fakes.approving import activating, approving
 from tests.fakes.fleet import NAMESPACE, FakeBeat, Fleet, Replica
 
 CALLER = Caller(name="ada")
@@ -95,9 +97,10 @@ class Operations:
         self.handed = RecordingHandOver()
         ledger, model, clock = FollowingLedger(replica), replica.read_model, fleet.clock
         self.drains = Drains(ledger, model, clock, self.handed)
-        self.lifecycle = Lifecycle(
-            ledger, model, PolicyActivation(clock), self.drains, self.handed, clock
-        )
+        self.approvals = approving(ledger, model, clock)
+        activates = activating(ledger, model, clock, PolicyActivation(clock))
+        self.parked = ParkedActivations(activates, model, clock)
+        self.lifecycle = Lifecycle(ledger, model, activates, self.drains, self.handed, clock)
         self.stops = EmergencyStops(ledger, model, self.handed, TimeSortedIds(), clock)
 
     async def activate(self, agent_id: str = "a", **options: Any) -> Agent:

@@ -43,6 +43,7 @@ from controlplane.storage.redis.connection import StoreConnection
 from controlplane.storage.redis.keys import keys_of
 from controlplane.storage.redis.ledger import RedisLedger
 from controlplane.tasks.beat_flusher import BeatFlusher
+from tests.fakes.approving import activating
 from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.fleet import FakeBeat, LearningFakeClock
 from tests.fakes.valkey import valkey_server
@@ -155,8 +156,9 @@ class WorkReplica:
         )
         self.drains = Drains(visible, read_model, clock, self.recovery)
         self.stops = EmergencyStops(visible, read_model, self.recovery, ids, clock)
+        activates = activating(visible, read_model, clock, activation)
         self.lifecycle = Lifecycle(
-            visible, read_model, activation, self.drains, self.recovery, clock
+            visible, read_model, activates, self.drains, self.recovery, clock
         )
         self.registry = Registry(visible, read_model, ids, SETTINGS)
         self.tasks = Tasks(visible, read_model, ids, data, self.assigner, clock, max_waiting=1_000)

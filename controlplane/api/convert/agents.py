@@ -166,6 +166,7 @@ class _Records:
 
 def _pending_to_proto(pending: PendingActivation) -> pb.PendingActivation:
     return pb.PendingActivation(
+        approval_id=pending.approval_id,
         policy_ids=pending.policies,
         asked_by=pending.asked_by,
         asked_at=ms_to_timestamp(pending.asked_at_ms),

@@ -1,12 +1,11 @@
 """Approvals; the contract is protos/fleetplane/v1/approval_service.proto."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from controlplane.api.context import current_caller
+from controlplane.api.context import May, current_caller
 from controlplane.api.convert.approvals import (
     Render,
     approval_to_proto,
@@ -47,9 +46,6 @@ from fleetplane.v1 import approval_service_pb2 as pb
 from fleetplane.v1 import approval_service_pb2_grpc as pb_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-May = Callable[[Caller, Permission, str], bool]
-"""Whether a caller has a permission in a namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from controlplane.api.context import current_caller
+from controlplane.api.context import May, current_caller
 from controlplane.api.convert.agents import agent_to_proto
 from controlplane.api.convert.lifecycle import (
     DEFAULT_DEADLINE_MS,
@@ -22,6 +22,8 @@ from controlplane.api.convert.requests import reason_from_proto, request_key, re
 from controlplane.api.drain import Drain as Shutdown
 from controlplane.api.patience import patience_ms, while_serving
 from controlplane.api.stream_guard import StreamGuard
+from controlplane.domain.access.permissions import Permission
+from controlplane.domain.access.refusals import PermissionDenied
 from controlplane.domain.agents import Agent
 from controlplane.domain.drains import DrainThen
 from controlplane.domain.identity import namespace_of
@@ -46,16 +48,24 @@ class LifecycleService(pb_grpc.LifecycleServiceServicer):
         stops: EmergencyStops,
         shutdown: Shutdown,
         guard: StreamGuard,
+        may: May,
     ) -> None:
-        """Serve the use cases; waits end when `shutdown` begins, or `guard` says so."""
+        """Serve the use cases; waits end when `shutdown` begins, or `guard` says so.
+
+        `may` is asked whether who confirms an activation may approve.
+        """
         self._lifecycle = lifecycle
         self._drains = drains
         self._stops = stops
         self._shutdown = shutdown
         self._guard = guard
+        self._may = may
 
     async def Activate(self, request: pb.ActivateRequest, context: Context) -> pb.ActivateResponse:
-        namespace = namespace_of(request.namespace)
+        namespace, caller = namespace_of(request.namespace), current_caller()
+        if request.confirm_pending and not self._may(caller, Permission.APPROVE, namespace):
+            why = "confirm_pending is a vote for its approval"
+            raise PermissionDenied(caller.name, Permission.APPROVE, namespace, why)
         agent = await self._lifecycle.activate(
             namespace,
             required(request.agent_id, "agent_id"),
@@ -63,7 +73,7 @@ class LifecycleService(pb_grpc.LifecycleServiceServicer):
             expected_revision=request.expected_revision,
             confirm_pending=request.confirm_pending,
             request=request_key(request, request.request_id),
-            caller=current_caller(),
+            caller=caller,
         )
         return pb.ActivateResponse(agent=_agent(agent, namespace))
 

@@ -124,10 +124,7 @@ def _activation(case: Case) -> Transition | None:
         case Approval.REFUSED:
             return transitions.fail(rollout, case.now_ms, seen.approval_detail)
         case Approval.WANTED:
-            message = (
-                f"{seen.approval_detail}; confirm it with Activate(agent_id="
-                f"{rollout.to_agent_id!r}, confirm_pending=true)"
-            )
+            message = seen.approval_detail
             if not seen.approval_parked or not rollout.approval_since_ms:
                 return transitions.request_approval(rollout, message, case.now_ms)
             return case.hold(message)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from controlplane.domain.agents import Agent, AgentStatus, PendingActivation
@@ -14,7 +14,7 @@ from controlplane.domain.configs import (
 )
 from controlplane.domain.configs.document import encoded
 from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.policies import Effect, PolicySet, Request, validate_claims
+from controlplane.domain.policies import Decision, Effect, PolicySet, Request, validate_claims
 from controlplane.services.policies.decisions import facts_of
 from controlplane.services.policies.staging import rules_for
 from controlplane.services.ports import Clock
@@ -38,6 +38,16 @@ MAX_REFUSALS_REMEMBERED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What an approval of an activation is asked with."""
+
+    claims: Mapping[str, Any]
+    """The configuration."""
+    decision: Decision
+    rules: PolicySet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationVerdict:
     """Whether an agent may be activated, and who says so."""
 
@@ -49,16 +59,18 @@ class ActivationVerdict:
     detail: str = ""
     """In words, for the agent's `status_reason`; empty when allowed."""
     config_digest: str = ""
-    """Of the configuration that was judged, where an approval is wanted; a confirmation holds for
-    no other."""
+    """Of the configuration that was judged, where an approval is wanted; a grant holds for no
+    other."""
+    judgement: Judgement | None = field(default=None, compare=False, repr=False)
+    """Where an approval is wanted: what it is asked with."""
 
     @property
     def wants_approval(self) -> bool:
-        """Whether somebody may confirm what was not allowed."""
+        """Whether people may allow what was not allowed."""
         return self.decision == Effect.REQUIRE_APPROVAL
 
     def confirmed_by(self, pending: PendingActivation | None) -> bool:
-        """Return whether a confirmation of `pending` is the approval that is wanted.
+        """Return whether a grant for `pending` is the approval that is wanted.
 
         It is for the same configuration, and for no policy that was not asked about then.
         """
@@ -93,7 +105,8 @@ class PolicyActivation:
             claims = validate_claims(config_claims(config), field="config")
         except InvalidArgument as refusal:
             return _invalid(refusal.message)
-        decision = rules_for(view, agent.agent_id).evaluate(
+        rules = rules_for(view, agent.agent_id)
+        decision = rules.evaluate(
             Request(
                 agent_id=agent.agent_id,
                 action=ACTIVATE,
@@ -111,6 +124,7 @@ class PolicyActivation:
             policies=decision.determining,
             detail="" if allowed else f"activation was answered {decision.effect}{who}",
             config_digest=hashlib.sha256(encoded(claims)).hexdigest() if asked else "",
+            judgement=Judgement(claims=claims, decision=decision, rules=rules) if asked else None,
         )
 
 
@@ -118,11 +132,19 @@ MAX_REASON_CHARACTERS: Final = 512
 """Of a `status_reason` that explains a refused activation."""
 
 
-def judged(agent: Agent, verdict: ActivationVerdict, *, asked_by: str, now_ms: int) -> Agent:
+def judged(
+    agent: Agent,
+    verdict: ActivationVerdict,
+    *,
+    asked_by: str,
+    now_ms: int,
+    approval_id: str = "",
+) -> Agent:
     """Return an agent as the verdict on its activation leaves it.
 
     ACTIVE if it is allowed. If an approval is wanted the activation is parked; one that is parked
-    for the same already stays as it was asked first. A refusal ends what was parked. What keeps a
+    for the same already stays as it was asked first, but for its `approval_id`, if there is another
+    one. A refusal ends what was parked. What keeps a
     REGISTERED agent back becomes its `status_reason`; an INACTIVE one keeps the reason why it is.
     """
     if verdict.allowed:
@@ -134,13 +156,14 @@ def judged(agent: Agent, verdict: ActivationVerdict, *, asked_by: str, now_ms: i
             config_digest=verdict.config_digest,
             asked_by=asked_by,
             asked_at_ms=now_ms,
+            approval_id=approval_id,
         )
         known = agent.pending
         if known is not None and (known.policies, known.config_digest) == (
             pending.policies,
             pending.config_digest,
         ):
-            pending = known
+            pending = replace(known, approval_id=approval_id or known.approval_id)
     reason = agent.status_reason
     if agent.status is AgentStatus.REGISTERED:
         reason = verdict.detail[:MAX_REASON_CHARACTERS]

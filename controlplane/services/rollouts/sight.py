@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from controlplane.domain.agents import InstanceState
+from controlplane.domain.agents import Agent, InstanceState
+from controlplane.domain.approvals.model import ApprovalState
 from controlplane.domain.drains import DrainPhase, drain_key
 from controlplane.domain.rollouts.model import (
     NO_COUNTS,
@@ -19,6 +20,7 @@ from controlplane.domain.rollouts.model import (
 )
 from controlplane.domain.rollouts.observed import Approval, Observed, Version
 from controlplane.services.lifecycle.activation import ActivationVerdict
+from controlplane.services.lifecycle.activation_approvals import answer_to, refusal_in_words
 from controlplane.services.lifecycle.drain_targets import under_way
 from controlplane.services.live_instances import AgentEntry, LiveInstance
 from controlplane.services.read_model import NamespaceView
@@ -67,7 +69,7 @@ def observe(
             seen = replace(seen, emergency=_was_stopped_since(view, rollout, seen))
             if seen.canary is not None and seen.canary.fresh:
                 seen = _ready_to_enter(view, rollout, seen, new, old)
-            return _with_verdict(seen, new, verdict), verdict
+            return _with_verdict(view, seen, new, verdict), verdict
         case Phase.PROGRESSING if (
             rollout.entering or rollout.step_passed or rollout.promote_requested
         ):
@@ -147,20 +149,37 @@ def _verdict(
     return ask(view, new) if canary.fresh >= rollout.plan.min_fresh_instances else None
 
 
+def _waited_for(
+    view: NamespaceView, new: Agent, verdict: ActivationVerdict
+) -> tuple[Approval, str]:
+    """Return how an activation stands that people have to approve, in words as well."""
+    pending = new.pending if verdict.confirmed_by(new.pending) else None
+    answer = answer_to(view, pending)
+    if answer is None:
+        return Approval.WANTED, f"{verdict.detail}; its approval is being opened"
+    named = f"approval {answer.approval_id}"
+    if answer.state is ApprovalState.DENIED:
+        return Approval.REFUSED, f"{refusal_in_words(answer)} ({named})"
+    if answer.state.is_open:
+        return Approval.WANTED, f"{verdict.detail}; waits for {named}"
+    again = f"ask again with Activate(agent_id={new.agent_id!r})"
+    return Approval.WANTED, f"{verdict.detail}; {named} is {answer.state}: {again}"
+
+
 def _with_verdict(
-    seen: Observed, new: AgentEntry | None, verdict: ActivationVerdict | None
+    view: NamespaceView, seen: Observed, new: AgentEntry | None, verdict: ActivationVerdict | None
 ) -> Observed:
     if verdict is None or new is None:
         return seen
-    approval = Approval.REFUSED
+    approval, detail = Approval.REFUSED, verdict.detail
     if verdict.allowed:
         approval = Approval.GRANTED
     elif verdict.wants_approval:
-        approval = Approval.WANTED
+        approval, detail = _waited_for(view, new.agent, verdict)
     return replace(
         seen,
         approval=approval,
-        approval_detail=verdict.detail,
+        approval_detail=detail,
         approval_parked=verdict.confirmed_by(new.agent.pending),
     )
 

@@ -10,6 +10,7 @@ from controlplane.api import status
 from controlplane.api.status import code_of, entry_error_of, reason_of, status_of
 from controlplane.domain import errors
 from controlplane.domain.access import refusals as refusals_of_access
+from controlplane.domain.approvals import refusals as refusals_of_approvals
 from controlplane.domain.errors import (
     AgentNotFound,
     DomainError,
@@ -21,6 +22,7 @@ from controlplane.domain.errors import (
 )
 from fleetplane.v1 import error_reason_pb2
 
+MODULES = {one.__name__ for one in (errors, refusals_of_access, refusals_of_approvals)}
 REASONS = [value.name for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values]
 
 
@@ -31,7 +33,7 @@ def refusals() -> list[type[DomainError]]:
     while waiting:
         kind = waiting.pop()
         waiting.extend(kind.__subclasses__())
-        if kind.__module__ in {errors.__name__, refusals_of_access.__name__}:
+        if kind.__module__ in MODULES:
             found.append(kind)
     parents = {base for kind in found for base in kind.__bases__}
     return [kind for kind in found if kind.reason or kind not in parents]

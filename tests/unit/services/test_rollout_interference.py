@@ -123,7 +123,7 @@ async def test_an_approval_that_nobody_gives_ends_the_rollout_like_a_pause(world
     await world.tick()
     await world.tick(BRIEF.max_pause_ms / 1_000)
     ended = await world.until(in_phase(Phase.FAILED))
-    assert "confirm it with Activate" in ended.message
+    assert "its approval is being opened" in ended.message
 
 
 async def test_a_breach_without_anybody_to_go_back_to_waits_until_there_is(world):

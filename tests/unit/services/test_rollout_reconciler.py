@@ -291,7 +291,7 @@ async def test_an_activation_that_wants_an_approval_is_parked_and_named(world):
         config_digest="abc",
     )
     await world.arrive()
-    await world.until(lambda one: "confirm_pending" in one.message)
+    await world.until(lambda one: "approval" in one.message)
     for _ in range(3):
         await world.tick()
     rollout = world.now()

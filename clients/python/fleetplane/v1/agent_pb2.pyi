@@ -301,7 +301,7 @@ class Agent(_message.Message):
 
     @_builtins.property
     def pending_activation(self) -> Global___PendingActivation:
-        """An activation that a policy wants confirmed first; see LifecycleService.Activate."""
+        """An activation that a policy wants approved first; see LifecycleService.Activate."""
 
     def __init__(
         self,
@@ -329,15 +329,18 @@ Global___Agent: _TypeAlias = Agent  # noqa: Y015
 
 @_typing.final
 class PendingActivation(_message.Message):
-    """An activation that waits for a confirmation."""
+    """An activation that waits for an approval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_IDS_FIELD_NUMBER: _builtins.int
     ASKED_BY_FIELD_NUMBER: _builtins.int
     ASKED_AT_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
     asked_by: _builtins.str
     """Who asked; `fleetplane` if the agent did by its first heartbeat."""
+    approval_id: _builtins.str
+    """The approval of it; see ApprovalService. Empty while it is being opened."""
     @_builtins.property
     def policy_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Policies that want it."""
@@ -352,10 +355,11 @@ class PendingActivation(_message.Message):
         policy_ids: _abc.Iterable[_builtins.str] | None = ...,
         asked_by: _builtins.str = ...,
         asked_at: _timestamp_pb2.Timestamp | None = ...,
+        approval_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asked_at", b"asked_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_at", b"asked_at", "asked_by", b"asked_by", "policy_ids", b"policy_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "asked_at", b"asked_at", "asked_by", b"asked_by", "policy_ids", b"policy_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,8 +76,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ACTIVATION_REFUSED: _ErrorReason.ValueType  # 42
     """FAILED_PRECONDITION. A policy refused the activation. Metadata: `decision`, `policies`."""
     ERROR_REASON_ACTIVATION_PENDING: _ErrorReason.ValueType  # 43
-    """FAILED_PRECONDITION. A policy wants the activation confirmed first; it is parked. Metadata:
-    `agent_id`, `policies`.
+    """FAILED_PRECONDITION. A policy wants the activation approved first; it is parked. Metadata:
+    `agent_id`, `policies`, `approval_id`.
     """
     ERROR_REASON_LEASE_FENCED: _ErrorReason.ValueType  # 44
     """FAILED_PRECONDITION. The lease of the task has ended: another one holds it, or nobody. Stop
@@ -267,8 +267,8 @@ stop, or register again. Metadata: `instance_id`, `generation`, `current_generat
 ERROR_REASON_ACTIVATION_REFUSED: ErrorReason.ValueType  # 42
 """FAILED_PRECONDITION. A policy refused the activation. Metadata: `decision`, `policies`."""
 ERROR_REASON_ACTIVATION_PENDING: ErrorReason.ValueType  # 43
-"""FAILED_PRECONDITION. A policy wants the activation confirmed first; it is parked. Metadata:
-`agent_id`, `policies`.
+"""FAILED_PRECONDITION. A policy wants the activation approved first; it is parked. Metadata:
+`agent_id`, `policies`, `approval_id`.
 """
 ERROR_REASON_LEASE_FENCED: ErrorReason.ValueType  # 44
 """FAILED_PRECONDITION. The lease of the task has ended: another one holds it, or nobody. Stop

@@ -71,7 +71,9 @@ class ActivateRequest(_message.Message):
     expected_revision: _builtins.int
     """The revision the caller has seen; 0: any."""
     confirm_pending: _builtins.bool
-    """Confirm an activation that a policy parked."""
+    """Vote for the approval of the activation that is parked, as DecideApproval would: needs the
+    permission APPROVE, and whoever asked cannot.
+    """
     request_id: _builtins.str
     """Makes a retry safe. At most 128 bytes."""
     def __init__(

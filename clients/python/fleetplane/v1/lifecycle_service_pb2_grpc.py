@@ -88,8 +88,8 @@ class LifecycleServiceServicer:
     def Activate(self, request, context):
         """Makes a REGISTERED or INACTIVE agent ACTIVE: its configuration must be valid and the policies
         must permit the action `activate` with the configuration as context. A policy that wants an
-        approval parks the activation (`agent.pending_activation`); `confirm_pending` lets an operator
-        confirm it, for exactly the configuration it was asked about. Idempotent.
+        approval parks the activation (`agent.pending_activation`) and opens one, for exactly this agent
+        and configuration; once it is granted the plane activates the agent by itself. Idempotent.
         Errors: NOT_FOUND/AGENT_NOT_FOUND; FAILED_PRECONDITION/ACTIVATION_REFUSED, ACTIVATION_PENDING,
         INVALID_TRANSITION; ABORTED/REVISION_CONFLICT.
         """
