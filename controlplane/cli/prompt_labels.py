@@ -144,7 +144,7 @@ def add_to(group: typer.Typer) -> None:
         group,
         "gate",
         examples=(
-            "fleetplane prompts gate greeting --dataset cases.jsonl --scorer judge:score --reason x",
+            "fleetplane prompts gate greeting --dataset c.jsonl --scorer judge:score --reason care",
             "fleetplane prompts gate greeting --remove --reason 'nobody uses it'",
         ),
     )(gate)

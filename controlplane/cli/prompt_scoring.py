@@ -79,10 +79,13 @@ async def evaluate(
         progress.step()
         return trial
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            [group.create_task(one(item, number)) for number in range(trials)] for item in items
-        ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                [group.create_task(one(item, number)) for number in range(trials)] for item in items
+            ]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # one is enough to stop, and to be told
     progress.end()
     return [
         _item(item, [task.result() for task in tried])

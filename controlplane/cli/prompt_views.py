@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from controlplane.cli.moments import ago, moment
-from controlplane.cli.rendering import Column, fields, short, table
+from controlplane.cli.rendering import Column, as_dict, fields, short, table
 from controlplane.cli.styles import printable
 from fleetplane import GateVerdict, from_struct
 from fleetplane.v1 import prompt_service_pb2 as pb
@@ -141,9 +141,7 @@ def diff_text(found: pb.DiffPromptVersionsResponse) -> str:
 def _value(one: pb.PromptDifference, side: str) -> object:
     if not one.HasField(side):  # type: ignore[arg-type]  # one of the two
         return "(absent)"
-    from fleetplane._values import from_value  # noqa: PLC0415  # one value, which is rarely shown
-
-    return from_value(getattr(one, side))
+    return as_dict(getattr(one, side))
 
 
 def verdict_name(comparison: pb.PromptComparison) -> str:
