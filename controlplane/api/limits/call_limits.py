@@ -271,6 +271,7 @@ class CallLimits:
 _QUOTA_OF_STREAM: Final[Mapping[Permission, Quota]] = {
     Permission.REPORT: Quota.STREAMS,  # of agents: heartbeats and tasks
     Permission.READ: Quota.WATCHES,
+    Permission.AUDIT: Quota.WATCHES,
 }
 
 
