@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Final
 
 from fleetplane_prompts import VariableSpec
@@ -57,8 +56,8 @@ class PromptContent:
 
     type: PromptType
     messages: tuple[PromptMessage, ...]
-    variables: Mapping[str, VariableSpec] = field(default_factory=lambda: MappingProxyType({}))
-    config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    variables: Mapping[str, VariableSpec] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -165,9 +164,9 @@ class Prompt:
     name: str
     latest_version: int
     latest_sha256: str
-    labels: Mapping[str, Label] = field(default_factory=lambda: MappingProxyType({}))
-    agent_labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    gates: Mapping[str, LabelGate] = field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    agent_labels: Mapping[str, str] = field(default_factory=dict)
+    gates: Mapping[str, LabelGate] = field(default_factory=dict)
     created_by: str = ""
     created_at_ms: int = 0
     updated_at_ms: int = 0

@@ -5,6 +5,18 @@ from hypothesis import strategies as st
 
 from controlplane.domain.agents import Activation, Agent, AgentSpec, AgentStatus, Instance
 from controlplane.domain.configs.layers import ConfigLayer, LayerKind, LayerScope
+from controlplane.domain.prompts.evaluations import Evaluation
+from controlplane.domain.prompts.model import (
+    Label,
+    LabelGate,
+    LabelMove,
+    Prompt,
+    PromptContent,
+    PromptMessage,
+    PromptPin,
+    PromptType,
+    PromptVersion,
+)
 from controlplane.storage.redis.codec import (
     UnreadableRecord,
     decode_frame,
@@ -13,6 +25,7 @@ from controlplane.storage.redis.codec import (
     encode_value,
 )
 from fleetplane_policy.model import Effect, Policy, PolicyScope, Target
+from fleetplane_prompts import VariableSpec, VariableType
 from tests.fakes.transactions import agent
 
 text = st.text(max_size=20)
@@ -49,6 +62,37 @@ def frame(value: object, header: bytes = b"7 5 2000 1000") -> bytes:
             scope=LayerScope(LayerKind.AGENT_ID, "a"),
             values={"temperature": 0.1, "tools": ["a"], "extra": {}},
             may_widen=frozenset({"tools"}),
+        ),
+        Prompt(
+            name="p",
+            latest_version=2,
+            latest_sha256="sha256:0",
+            labels={"production": Label(version=1, moved_by="a")},
+            agent_labels={"writer": "canary"},
+            gates={"production": LabelGate(scorer="s", critical_items=("a",))},
+        ),
+        Prompt(name="p", latest_version=1, latest_sha256="sha256:0"),
+        PromptVersion(
+            prompt="p",
+            version=1,
+            content=PromptContent(
+                type=PromptType.CHAT,
+                messages=(PromptMessage(role="user", content="{{n}}"),),
+                variables={"n": VariableSpec(type=VariableType.NUMBER)},
+                config={"a": [1, {"b": None}]},
+            ),
+            content_sha256="sha256:0",
+            size_bytes=5,
+        ),
+        PromptPin(prompt="p", agent_name="", session_id="s", version=1),
+        LabelMove(label="a", from_version=0, to_version=1, moved_by="a", reason="b"),
+        Evaluation(
+            evaluation_id="e",
+            prompt="p",
+            version=1,
+            content_sha256="",
+            dataset_sha256="",
+            scorer="s",
         ),
         Policy(
             policy_id="p",
