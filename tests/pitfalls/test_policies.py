@@ -99,10 +99,11 @@ def test_05_a_string_is_not_a_list_of_its_letters() -> None:
         )
 
 
-VALUES: tuple[Any, ...] = (True, False, 0, 1, 2, -1, 1.0, 0.5, "1", "true", "", None, [1], [], {"a": 1}, "1.0")
+FOUND: tuple[Any, ...] = (True, False, 0, 1, 2, -1, 1.0, 0.5, "1")
+WANTED: tuple[Any, ...] = FOUND[:7]
 
 
-@pytest.mark.parametrize(("found", "wanted"), list(itertools.product(VALUES[:9], VALUES[:7])))
+@pytest.mark.parametrize(("found", "wanted"), list(itertools.product(FOUND, WANTED)))
 def test_06_values_of_different_types_are_never_equal_by_accident(found: Any, wanted: Any) -> None:
     equal = rule("eq", Effect.DENY, {"claim.x": wanted}, on_missing=OnMissing.MATCH)
     decision = ask([equal], x=found)
@@ -173,7 +174,7 @@ async def test_10_a_decision_sees_all_of_a_revision_or_nothing() -> None:
 
     async def decide() -> None:
         for _ in range(200):
-            _, answers = plane.decisions.evaluate_many(NS, [question] * 20)
+            _, answers, _ = plane.decisions.evaluate_many(NS, [question] * 20)
             torn.append({answer.decision.determining for answer in answers})  # type: ignore[union-attr]  # none is refused
             await asyncio.sleep(0)
 
