@@ -74,9 +74,10 @@ def test_every_id_that_a_confined_request_names_is_claimed(name):
     assert ids_in(request) <= claimed
 
 
-SPOKEN_FOR = {"request_id", "task_id", "session_id", "batch_id", "consume_id"}
-"""`request_id`, `batch_id` and `consume_id` name nothing, a session belongs to whoever speaks of it;
-a lease's task is bound to its instance by the rules of leases."""
+SPOKEN_FOR = {"request_id", "task_id", "session_id", "batch_id", "consume_id", "held_set_id"}
+"""`request_id`, `batch_id` and `consume_id` name nothing, `held_set_id` what the caller holds; a
+session belongs to whoever speaks of it; a lease's task is bound to its instance by the rules of
+leases."""
 
 SAID_BY_POLICIES = {"PolicyDecision"}
 """Messages that name policies and decisions, no agents."""
