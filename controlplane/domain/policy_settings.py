@@ -130,7 +130,7 @@ def require_valid_settings(settings: PolicySettings) -> None:
 
 def _violations(settings: PolicySettings) -> Iterator[tuple[str, str]]:
     if settings.default_effect not in {None, Effect.ALLOW, Effect.DENY}:
-        yield "default_effect", "must be ALLOW or DENY"
+        yield "default_action", "must be ALLOW or DENY"
     yield from _log_violations(settings.decision_log)
     yield from _texts("approval.ceilings", settings.approval.ceilings, MAX_CEILINGS)
     if not 1 <= settings.approval.max_pending_per_agent <= MAX_PENDING_LIMIT:

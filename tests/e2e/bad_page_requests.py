@@ -71,6 +71,7 @@ def _pages() -> Iterator[Row]:
     yield from _paged("Discover", registry_pb.DiscoverRequest)
     yield from _paged("ListConfigRevisions", config_pb.ListConfigRevisionsRequest)
     yield from _paged("ListPolicies", policy_pb.ListPoliciesRequest)
+    yield from _paged("ListPolicyRevisions", policy_pb.ListPolicyRevisionsRequest)
     yield from _paged("ListTasks", task_pb.ListTasksRequest)
     yield from _paged("ListRoutes", routing_pb.ListRoutesRequest)
     yield from _paged("ListRollouts", rollout_pb.ListRolloutsRequest)

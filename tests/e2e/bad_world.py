@@ -82,6 +82,9 @@ def world(channel: grpc.Channel, namespace: str) -> World:
         "ListPolicies": policies.ListPolicies(
             policy_service_pb2.ListPoliciesRequest(**page, min_revision=seen)
         ),
+        "ListPolicyRevisions": policies.ListPolicyRevisions(
+            policy_service_pb2.ListPolicyRevisionsRequest(**page, min_revision=seen)
+        ),
         **work.pages,
         "ListExperiments": _experiments(channel, namespace),
     }

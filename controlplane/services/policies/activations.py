@@ -122,6 +122,7 @@ class PolicyActivations:
         percent_given = wanted.stage is StageKind.PERCENT
         if percent_given != (0 < wanted.percent < WHOLE_PERCENT) or wanted.percent < 0:
             raise InvalidArgument.of("percent", "must be 1-99 for PERCENT, and nothing for others")
+        wanted.sample.check()
         report: ReplayReport | None = None
         for _ in range(MAX_ATTEMPTS):
             view = await self._newest(namespace)
