@@ -21,6 +21,9 @@ STAGE_KEY: Final = "stage"
 MAX_CANDIDATES: Final = 20
 """Candidates of a namespace: each is in the memory of every replica."""
 
+CANDIDATES_COUNTER: Final = "policy-candidates"
+"""Counts them, so that two calls at once do not pass the bound."""
+
 MAX_CHANGES: Final = 1_000
 """Policies that a candidate puts and deletes together: one commit activates it."""
 

@@ -10,6 +10,8 @@ from typing import Final
 from controlplane.domain.access.records import uses_counter
 from controlplane.domain.configs.extra_schema import EXTRA_SCHEMA_KEY
 from controlplane.domain.drains import acknowledgement_key
+from controlplane.domain.policy_sets.candidates import CANDIDATES_COUNTER
+from controlplane.domain.policy_sets.history import HISTORY
 from controlplane.domain.prompts.model import labels_history
 from controlplane.services.access.view import AccessView
 from controlplane.services.configs import history_name
@@ -52,9 +54,22 @@ def ended_steps(view: NamespaceView) -> Iterator[Step]:
         unchanged = Expect(revision=schema.revision)
         yield Delete(Collection.CONFIG_SCHEMAS, EXTRA_SCHEMA_KEY, unchanged)
     yield from _work_steps(view.work)
+    yield from _policy_steps(view.governance)
     yield from _prompt_steps(view.governance)
     # What their units have left is not in a copy: see `services.experiments.erasure`.
     yield from _deletes(Collection.EXPERIMENTS, view.governance.table(Collection.EXPERIMENTS))
+
+
+def _policy_steps(governance: GovernanceView) -> Iterator[Step]:
+    """Yield what removes what is said about the policies, of which there are none left."""
+    for collection in (
+        Collection.POLICY_SETTINGS,
+        Collection.POLICY_CANDIDATES,
+        Collection.POLICY_STAGES,
+    ):
+        yield from _deletes(collection, governance.table(collection))
+    yield ResetCount(CANDIDATES_COUNTER)
+    yield Append(HISTORY, "removed", keep=0)
 
 
 def _prompt_steps(governance: GovernanceView) -> Iterator[Step]:

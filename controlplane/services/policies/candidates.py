@@ -17,6 +17,7 @@ from controlplane.domain.errors import (
 from controlplane.domain.identity import Caller
 from controlplane.domain.policies import Policy, PolicySet, compile_policies, lint
 from controlplane.domain.policy_sets.candidates import (
+    CANDIDATES_COUNTER,
     MAX_CANDIDATE_BYTES,
     MAX_CANDIDATES,
     MAX_CHANGES,
@@ -43,9 +44,6 @@ from controlplane.services.ports import (
     Transaction,
 )
 from controlplane.services.read_model import NamespaceView, ReadModel
-
-COUNTER: Final = "policy-candidates"
-"""Counts the candidates of a namespace, so that two calls at once do not pass the bound."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -144,7 +142,7 @@ class Candidates:
                             candidate,
                             ABSENT,
                         ),
-                        Count(COUNTER, 1, at_most=MAX_CANDIDATES),
+                        Count(CANDIDATES_COUNTER, 1, at_most=MAX_CANDIDATES),
                     ),
                     audit=_audit(caller, "CreatePolicyCandidate", candidate, "created", request),
                     request=request,
@@ -243,7 +241,7 @@ class Candidates:
                             Expect(revision=record.revision),
                         ),
                         Require(Collection.POLICY_STAGES, STAGE_KEY, Expect(revision=staged)),
-                        Count(COUNTER, -1),
+                        Count(CANDIDATES_COUNTER, -1),
                     ),
                     audit=_audit(caller, "DeletePolicyCandidate", candidate, "deleted", request),
                     request=request,
