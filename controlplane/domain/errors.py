@@ -20,6 +20,10 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── NamespaceNotFound      NAMESPACE_NOT_FOUND    or none that the caller may see
     │   ├── TokenNotFound          TOKEN_NOT_FOUND
     │   ├── ApprovalNotFound       APPROVAL_NOT_FOUND
+    │   ├── PromptNotFound         PROMPT_NOT_FOUND
+    │   ├── PromptVersionNotFound  PROMPT_VERSION_NOT_FOUND
+    │   ├── LabelNotFound          LABEL_NOT_FOUND
+    │   ├── EvaluationNotFound     EVALUATION_NOT_FOUND   of that version, data set and scorer
     │   └── StandingGrantNotFound  STANDING_GRANT_NOT_FOUND
     ├── AlreadyExists
     │   ├── AgentExists            AGENT_EXISTS           name@version is taken; says by whom
@@ -43,6 +47,8 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── DigestMismatch         DIGEST_MISMATCH        another action than was approved
     │   ├── PolicyNowDenies        POLICY_NOW_DENIES      policies have changed
     │   ├── ApprovalSuperseded     APPROVAL_SUPERSEDED    policies ask for more by now
+    │   ├── GateBlocked            GATE_BLOCKED           the gate of a label does not pass
+    │   ├── NotComparable          NOT_COMPARABLE         evaluations of other things
     │   └── NoCertificateAuthority NO_CERTIFICATE_AUTHORITY
     ├── Unauthenticated
     │   ├── CredentialMissing      CREDENTIAL_MISSING

@@ -20,9 +20,12 @@ from controlplane.domain.errors import (
     NoCandidate,
     StoreUnavailable,
 )
+from controlplane.domain.prompts import refusals as refusals_of_prompts
 from fleetplane.v1 import error_reason_pb2
 
-MODULES = {one.__name__ for one in (errors, refusals_of_access, refusals_of_approvals)}
+MODULES = {
+    one.__name__ for one in (errors, refusals_of_access, refusals_of_approvals, refusals_of_prompts)
+}
 REASONS = [value.name for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values]
 
 
