@@ -10,7 +10,8 @@ same digest on every replica, in every agent and under every revision.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
+from functools import cache
 from typing import Any, Final
 
 from fleetplane_policy.model import Policy
@@ -23,7 +24,7 @@ _STAMPS: Final = frozenset(("revision", "updated_at_ms", "updated_by"))
 
 def content_of(policy: Policy) -> dict[str, Any]:
     """Return what a policy says, as JSON values, without what its last write left in it."""
-    return {key: _plain(value) for key, value in asdict(policy).items() if key not in _STAMPS}
+    return {name: _plain(getattr(policy, name)) for name in _names(Policy) if name not in _STAMPS}
 
 
 def same_content(one: Policy, other: Policy) -> bool:
@@ -33,7 +34,7 @@ def same_content(one: Policy, other: Policy) -> bool:
 
 def policy_digest(policy: Policy) -> str:
     """Return the digest of one policy, 64 hexadecimal digits."""
-    text = json.dumps(content_of(policy), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = _encoder.encode(content_of(policy))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
@@ -50,11 +51,24 @@ def digest_of(policies: Iterable[Policy]) -> str:
     return set_digest({policy.policy_id: policy_digest(policy) for policy in policies})
 
 
+_encoder: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """The fields of a dataclass; every policy of a set asks."""
+    return tuple(field.name for field in fields(kind))
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, str) or value is None:
+        return value  # most are
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)  # 1.0 and 1 are one number on the wire
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in _names(value.__class__)}
     return value

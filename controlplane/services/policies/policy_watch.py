@@ -146,12 +146,14 @@ class PolicyWatches:
     async def _caught_up(self, namespace: str, held: Position | None) -> NamespaceView:
         """Return the view once this replica is not behind what the watcher has seen."""
         view = self._read_model.view(namespace)
-        if held is None or not _behind(view, held):
-            return view
-        with self._hub.subscribe((namespace_topic(namespace),)) as news:
-            while _behind(view := self._read_model.view(namespace), held):
-                await news.wait()
-        return view
+        if held is not None and _behind(view, held):
+            with self._hub.subscribe((namespace_topic(namespace),)) as news:
+                while _behind(view := self._read_model.view(namespace), held):
+                    await news.wait()
+        for rules in (view.policy_set, view.staged_set):
+            for _ in rules.count_digests() if rules is not None else ():
+                await asyncio.sleep(0)  # the first watcher of many policies must not hold up others
+        return self._read_model.view(namespace)
 
     def _rendered(
         self, view: NamespaceView, changes: "_Changes", *, first: bool = False
