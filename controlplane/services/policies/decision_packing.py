@@ -6,7 +6,8 @@ fastest level where that pays: it halves the claims of real agents, and ids shri
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -97,8 +98,11 @@ class ColumnsBuilder:
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
-        self._answers: dict[int, tuple[int, Decision]] = {}
-        self._facts: dict[int, tuple[int, Mapping[str, Any]]] = {}
+        # By `id`; the lists keep those ids taken.
+        self._answers: dict[int, int] = {}
+        self._decisions: list[Decision] = []
+        self._agents: dict[int, int] = {}
+        self._facts: list[Mapping[str, Any]] = []
         self._callers: dict[str, int] = {}
         self._digests: list[str] = []
         self.decision_id: list[str] = []
@@ -117,31 +121,31 @@ class ColumnsBuilder:
     def __len__(self) -> int:
         return len(self.decision_id)
 
-    def answers(self, decisions: Iterable[Decision], digests: Iterable[str]) -> list[int]:
+    def answers(
+        self, decisions: Sequence[Decision], digest_of: Callable[[int], str]
+    ) -> Iterable[int]:
         """Return the numbers of answers; equal ones are usually one object, and written once.
 
-        `digests` are those of the policies that gave them.
+        `digest_of` returns what the policies were that gave one of them, by its place.
         """
-        known = self._answers
-        numbers: list[int] = []
-        for decision, digest in zip(decisions, digests, strict=True):
-            key = id(decision)
-            if key not in known:
-                known[key] = len(known), decision
-                self._digests.append(digest)
-            numbers.append(known[key][0])
-        return numbers
+        known, keys = self._answers, list(map(id, decisions))
+        if not known.keys() >= set(keys):
+            for place, key in enumerate(keys):
+                if key not in known:
+                    known[key] = len(known)
+                    self._decisions.append(decisions[place])
+                    self._digests.append(digest_of(place))
+        return map(known.__getitem__, keys)
 
-    def agents(self, facts: Iterable[Mapping[str, Any]]) -> list[int]:
+    def agents(self, facts: Sequence[Mapping[str, Any]]) -> Iterable[int]:
         """Return the numbers of the facts of agents, which are one object until they change."""
-        known = self._facts
-        numbers: list[int] = []
-        for one in facts:
-            key = id(one)
-            if key not in known:
-                known[key] = len(known), one
-            numbers.append(known[key][0])
-        return numbers
+        known, keys = self._agents, list(map(id, facts))
+        if not known.keys() >= set(keys):
+            for key, one in zip(keys, facts, strict=True):
+                if key not in known:
+                    known[key] = len(known)
+                    self._facts.append(one)
+        return map(known.__getitem__, keys)
 
     def mask(self, mask: Mask, first: int) -> None:
         """Take out of the claims, from the row `first` on, what must not be stored."""
@@ -159,8 +163,8 @@ class ColumnsBuilder:
         columns = Columns(
             origin=self._origin,
             caller=list(self._callers),
-            answers=[decision for _, decision in self._answers.values()],
-            facts=[dict(facts) for _, facts in self._facts.values()],
+            answers=[_unexplained(decision) for decision in self._decisions],
+            facts=[dict(facts) for facts in self._facts],
             decision_id=self.decision_id,
             at_ms=self.at_ms,
             answer_of=self.answer_of,
@@ -221,3 +225,8 @@ def record_of(columns: Columns, row: int) -> DecisionRecord:
 def records_of(columns: Columns) -> Iterator[DecisionRecord]:
     """Return every row as a record, in the order in which they were made."""
     return (record_of(columns, row) for row in range(len(columns.decision_id)))
+
+
+def _unexplained(decision: Decision) -> Decision:
+    """Return a decision as it is kept: explanations can be made again."""
+    return decision if decision.explanation is None else replace(decision, explanation=None)

@@ -138,7 +138,7 @@ def _built(
     ]
     builder.answer_of += builder.answers(
         [answers.setdefault((one.decision, one.policy_digest), one.decision) for one in decisions],
-        [one.policy_digest for one in decisions],
+        lambda place: decisions[place].policy_digest,
     )
     builder.facts_of += builder.agents([facts] * len(decisions))
     builder.caller_of += [builder.caller(caller)] * len(decisions)

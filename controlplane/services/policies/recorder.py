@@ -12,14 +12,13 @@ On the path a call costs one tuple. Encoding, masking and writing happen when
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import count
+from operator import attrgetter
 from random import random
 from typing import Final, NamedTuple
 
 from controlplane.domain.decisions.masking import mask_of
 from controlplane.domain.decisions.records import DecisionRecord, Origin
-from controlplane.domain.policies import Decision
 from controlplane.domain.policy_settings import DecisionLogRule, DecisionLogSettings, Durability
 from controlplane.services.policies.answers import Answered
 from controlplane.services.policies.decision_log_port import DecisionBatch
@@ -46,6 +45,8 @@ MAX_BYTES: Final = 64 << 20
 """What they may hold in memory."""
 
 _log: Final = logging.getLogger("fleetplane.decisions")
+
+_columns_of: Final = attrgetter("now_ms", "action", "tool", "claims", "facts")
 
 Listener = Callable[[str, Sequence[DecisionRecord]], None]
 """Is told of the decisions of a namespace as they were made: nothing is masked, so nothing of it
@@ -220,27 +221,21 @@ class Recorder:
 
 
 def _add(builder: ColumnsBuilder, taken: Taken) -> None:
-    """Add the decisions of a call: column by column, which costs half of row by row."""
+    """Add the decisions of a call: column by column, which costs a third of row by row."""
     first, answers = len(builder), taken.answers
     decisions, ids, requests, rules, sessions, _ = zip(*answers, strict=True)
+    times, actions, tools, claims, facts = zip(*map(_columns_of, requests), strict=True)
     builder.decision_id += ids
     builder.session_id += sessions
-    builder.at_ms += [request.now_ms for request in requests]
-    builder.action += [request.action for request in requests]
-    builder.tool += [request.tool for request in requests]
-    builder.claims += [request.claims for request in requests]
-    builder.facts_of += builder.agents([request.facts for request in requests])
-    builder.answer_of += builder.answers(
-        [_unexplained(decision) for decision in decisions], [one.digest for one in rules]
-    )
+    builder.at_ms += times
+    builder.action += actions
+    builder.tool += tools
+    builder.claims += claims
+    builder.facts_of += builder.agents(facts)
+    builder.answer_of += builder.answers(decisions, lambda place: rules[place].digest)
     builder.caller_of += [builder.caller(taken.caller)] * len(answers)
     builder.latency_ns += [taken.latency_ns] * len(answers)
     if taken.sample_rate < 1:
         builder.sample_rate.update(dict.fromkeys(range(first, len(builder)), taken.sample_rate))
     if taken.masked_paths:
         builder.mask(mask_of(taken.masked_paths), first)
-
-
-def _unexplained(decision: Decision) -> Decision:
-    """Return a decision as it is kept: explanations can be made again."""
-    return decision if decision.explanation is None else replace(decision, explanation=None)
