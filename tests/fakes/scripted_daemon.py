@@ -10,6 +10,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from fleetplane.v1 import (
     access_service_pb2,
+    experiment_service_pb2,
     identity_service_pb2,
     lifecycle_service_pb2,
     namespace_service_pb2,
@@ -22,6 +23,7 @@ from tests.fakes.fleet_plane import Refusal
 
 _MODULES: Final[tuple[ModuleType, ...]] = (
     access_service_pb2,
+    experiment_service_pb2,
     identity_service_pb2,
     lifecycle_service_pb2,
     namespace_service_pb2,
