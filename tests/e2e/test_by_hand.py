@@ -29,6 +29,7 @@ from fleetplane.v1 import (
     lifecycle_service_pb2,
     namespace_service_pb2,
     policy_service_pb2,
+    prompt_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
     routing_service_pb2,
@@ -67,6 +68,7 @@ _MODULES = (
     approval_service_pb2,
     audit_service_pb2,
     experiment_service_pb2,
+    prompt_service_pb2,
 )
 
 
