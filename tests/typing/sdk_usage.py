@@ -50,6 +50,7 @@ from fleetplane import (
     TaskSubmission,
     TlsConfig,
 )
+from fleetplane.local import LocalPolicies
 from fleetplane.v1.access_service_pb2 import RoleBinding
 from fleetplane.v1.agent_pb2 import Agent as AgentRecord
 from fleetplane.v1.identity_service_pb2 import JoinToken
@@ -86,6 +87,8 @@ async def agents() -> None:
         decision = await agent.check("read", tool="db", environment="test", cost=0.4)
         assert_type(decision, PolicyDecision)
         assert_type(PolicyAction(decision.action).permits, bool)
+        here = await agent.decide("read", tool="db", environment="test", cost=0.4)
+        assert_type(here.snapshot_age_seconds, float)
         try:
             await agent.require("write", on_unavailable=FailMode.DENY)
         except PolicyDenied as refusal:
@@ -204,6 +207,15 @@ async def watches(client: FleetClient) -> None:
         assert_type(catalogue.discover(capabilities=["x"], tags={"k": "v"}), list[AgentRecord])
         assert_type(catalogue.get("a"), AgentRecord | None)
         assert_type(catalogue.age, float)
+
+
+async def decisions_in_this_process(client: FleetClient) -> None:
+    modes: dict[str, FailMode | str] = {"read.*": "allow", "**": FailMode.DENY}
+    async with client.local_policies("a", "b", fail_mode=modes) as policies:
+        assert_type(policies, LocalPolicies)
+        decision = policies.decide("read", {"environment": "test"}, agent_id="a")
+        assert_type(decision, PolicyDecision)
+        assert_type(policies.age, float)
 
 
 async def configs_and_policies(client: FleetClient) -> None:

@@ -1,6 +1,8 @@
 """Deciding in this process: for whom, how old, what is answered then, and the records."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 
@@ -293,6 +295,22 @@ async def test_leaving_follows_no_longer() -> None:
         await policies.ready()
     await policies.aclose()
     assert feed.users == []
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    code = """
+import asyncio, sys
+sys.modules["re2"] = None
+from fleetplane import FleetClient
+
+async def main():
+    async with FleetClient("127.0.0.1:1") as client:
+        client.local_policies("a")
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install fleetplane-client[policies]" in done.stderr.splitlines()[-1]
 
 
 def test_a_decision_costs_microseconds() -> None:
