@@ -328,6 +328,18 @@ async def embedded_store(settings: Settings) -> AsyncIterator[EmbeddedStore]:
         await store.stop()
 
 
+def _cause_of(failure: StoreUnavailable, connection: StoreConnection) -> str:
+    """Return what the client of the store has said, and what may be behind it."""
+    cause = failure.__cause__
+    if cause is None:
+        return str(failure)
+    text = f"{type(cause).__name__}: {cause}"
+    if connection.address.tls and "timeout" in text.lower():
+        # A port without TLS waits for the rest of a command that it does not understand.
+        text += " (rediss:// needs a port that speaks TLS; for one that does not, use redis://)"
+    return text
+
+
 async def _reached(connection: StoreConnection) -> tuple[ServerFacts, bytes]:
     """Wait for the store, for as long as it takes; the operator sees why nothing is served."""
     waiting = False
@@ -338,7 +350,10 @@ async def _reached(connection: StoreConnection) -> tuple[ServerFacts, bytes]:
             if not waiting:
                 _log.warning(
                     "waiting for the store",
-                    extra={"store": connection.address.redacted, "cause": str(failure)},
+                    extra={
+                        "store": connection.address.redacted,
+                        "cause": _cause_of(failure, connection),
+                    },
                 )
             waiting = True
             await asyncio.sleep(STORE_RETRY_SECONDS)

@@ -62,6 +62,9 @@ def _report_refusal(error: FleetError, call: Globals) -> int:
             message, hint = unreachable(error.message, call)
             write_failure(message, hint=hint)
             return UNREACHABLE
+        case Unavailable() if error.reason in _NOTHING_HAPPENED:
+            write_failure(error.message, fields, hint="nothing was changed; try again in a moment")
+            return UNREACHABLE
         case Unavailable() | DeadlineExceeded():
             write_failure(
                 error.message, fields, hint="a write may have happened; the same command is safe"
@@ -71,6 +74,9 @@ def _report_refusal(error: FleetError, call: Globals) -> int:
             write_failure(error.message, fields, hint=_hint(error, call))
             return REFUSED
 
+
+_NOTHING_HAPPENED: Final = (Reason.NOT_READY, Reason.OVERLOADED, Reason.DRAINING)
+"""Why a replica does not even begin."""
 
 _READ_AGAIN: Final = "read it again and repeat the change"
 

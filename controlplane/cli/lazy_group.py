@@ -35,6 +35,7 @@ class LazyCommand:
 
 COMMANDS: Final[Mapping[str, LazyCommand]] = {
     "serve": LazyCommand("controlplane.cli.serve", "serve", "Run the daemon."),
+    "health": LazyCommand("controlplane.cli.health", "health", "Whether a replica serves."),
     "agents": LazyCommand(
         "controlplane.cli.agents", "app", "Who is in the fleet, who is alive, who is best."
     ),

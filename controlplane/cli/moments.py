@@ -1,13 +1,17 @@
 """Times as people read them."""
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # protobuf is imported by the SDK, when a command calls
     from google.protobuf.timestamp_pb2 import Timestamp
 
 _STEPS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "m"))
 """Seconds of a unit, and its letter."""
+
+
+ROUNDED_UP: Final = 0.01
+"""Share of a time to come that may have passed without being subtracted, a minute at most."""
 
 
 def ago(stamp: "Timestamp", now: float | None = None) -> str:
@@ -34,7 +38,10 @@ def until(stamp: "Timestamp", now: float | None = None) -> str:
     if not stamp.seconds:
         return ""
     seconds = stamp.seconds + stamp.nanos / 1e9 - (time.time() if now is None else now)
-    return f"in {span(seconds)}" if seconds > 0 else "over"
+    if seconds <= 0:
+        return "over"
+    # What was asked to last 30 days and has just begun to ends in 30 days, not in 29.
+    return f"in {span(seconds + min(seconds * ROUNDED_UP, 60.0))}"
 
 
 def span(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -102,8 +102,10 @@ class IssuerKeys:
         self._asked_at = float("-inf")
         self._away = False
 
-    def find(self, key_id: str | None, algorithm: str) -> Key:
-        """Return the key that a token names, or the only one that fits if it names none.
+    def find(self, key_id: str | None, algorithm: str) -> Sequence[Key]:
+        """Return the keys that a token names, or the only one that fits if it names none.
+
+        An issuer should not, but may, publish several under one id: each of them may have signed.
 
         Raises:
             UnknownKey: there is none.
@@ -117,17 +119,17 @@ class IssuerKeys:
             fitting = [one for some in self._by_id.values() for one in some if one.fits(algorithm)]
             if len(fitting) != 1:
                 raise UnknownKey("it does not say with which key it is signed")
-            return fitting[0].key
+            return (fitting[0].key,)
         known = self._by_id.get(key_id)
         if known is None:
             self._wanted = True
             if self._clock.monotonic() - self._asked_at >= ASK_AGAIN_SECONDS:
                 raise NotReady("the token issuer is asked whether it has new keys")
             raise UnknownKey("it is signed with a key that the issuer does not publish")
-        for one in known:
-            if one.fits(algorithm):
-                return one.key
-        raise UnknownKey("its signature algorithm does not fit its key")
+        keys = [one.key for one in known if one.fits(algorithm)]
+        if not keys:
+            raise UnknownKey("its signature algorithm does not fit its key")
+        return keys
 
     async def run(self) -> None:
         """Keep the keys up to date until cancelled."""

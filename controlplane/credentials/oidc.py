@@ -5,6 +5,7 @@ made it; and only keys of the issuer are tried, each with the algorithms that fi
 token cannot choose how it is verified.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any, Final
 import jwt
 
 from controlplane.credentials.authority import WallClock
-from controlplane.credentials.jwks import IssuerKeys, UnknownKey
+from controlplane.credentials.jwks import IssuerKeys, Key, UnknownKey
 from controlplane.domain.access.refusals import CredentialExpired, CredentialInvalid
 from controlplane.services.access.ports import VerifiedToken
 
@@ -89,11 +90,11 @@ class OidcVerifier:
         if len(token) > MAX_TOKEN_BYTES:
             raise _invalid("it is too long")
         claims = self._signed_claims(token)
-        expires = self._check_times(claims)
+        accepted_until = self._check_times(claims)
         return VerifiedToken(
             user=_name(claims.get(self._user_claim), f"claim {self._user_claim!r}"),
             groups=self._groups(claims),
-            expires_at_ms=int(min(expires, LATEST_SECONDS) * 1000),
+            expires_at_ms=int(min(accepted_until, LATEST_SECONDS) * 1000),
         )
 
     def _signed_claims(self, token: str) -> Mapping[str, Any]:
@@ -106,9 +107,20 @@ class OidcVerifier:
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise _invalid("its signature algorithm is not one of those that are accepted")
         try:
-            key = self._keys.find(key_id if isinstance(key_id, str) else None, algorithm)
+            keys = self._keys.find(key_id if isinstance(key_id, str) else None, algorithm)
         except UnknownKey as error:
             raise _invalid(str(error)) from None
+        *others, last = keys
+        for key in others:
+            with contextlib.suppress(jwt.InvalidSignatureError):
+                return self._claims(token, key, algorithm)
+        try:
+            return self._claims(token, last, algorithm)
+        except jwt.InvalidSignatureError as error:
+            raise _invalid(_REASONS[type(error)]) from None
+
+    def _claims(self, token: str, key: Key, algorithm: str) -> Mapping[str, Any]:
+        """Return what `key` has signed; raise InvalidSignatureError if it has not."""
         try:
             claims: Mapping[str, Any] = jwt.decode(
                 token,
@@ -118,6 +130,8 @@ class OidcVerifier:
                 audience=self._audience,
                 options=_SIGNATURE_ONLY,  # type: ignore[arg-type]  # a plain dict of its options
             )
+        except jwt.InvalidSignatureError:
+            raise
         except jwt.InvalidTokenError as error:
             raise _invalid(_REASONS.get(type(error), "it is malformed")) from None
         except (ValueError, TypeError, RecursionError):
@@ -125,18 +139,19 @@ class OidcVerifier:
         return claims
 
     def _check_times(self, claims: Mapping[str, Any]) -> float:
-        """Return when the token expires, in seconds since 1970."""
+        """Return until when the token is accepted, in seconds since 1970."""
         now = self._wall_clock()
         expires = _seconds(claims, "exp")
         if expires is None:
             raise _invalid("it has no expiry")
-        if expires + self._leeway <= now:
+        accepted_until = expires + self._leeway
+        if accepted_until <= now:
             raise CredentialExpired(_WHAT)
         for claim in ("nbf", "iat"):
             begins = _seconds(claims, claim)
             if begins is not None and begins - self._leeway > now:
                 raise _invalid("it is not valid yet")
-        return expires
+        return accepted_until
 
     def _groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
         what = f"claim {self._groups_claim!r}"

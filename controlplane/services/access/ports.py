@@ -16,7 +16,7 @@ class VerifiedToken:
     groups: tuple[str, ...]
     """Values of the groups claim."""
     expires_at_ms: int
-    """`exp`, in ms since 1970."""
+    """Until when it is accepted, the tolerance for clocks included, in ms since 1970."""
 
 
 class TokenVerifier(Protocol):

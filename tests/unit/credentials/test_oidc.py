@@ -75,7 +75,7 @@ async def test_a_good_token_says_who_it_is(issuer, keys, key_id, algorithm):
     token = issuer.token(key_id, algorithm, exp=NOW + 60, groups=["a", "b", "a"])
     said = verifier(issuer, keys).verify(token)
     assert (said.user, said.groups) == ("ann", ("a", "b"))
-    assert said.expires_at_ms == START_MS + 60_000
+    assert said.expires_at_ms == START_MS + (60 + LEEWAY) * 1000  # until when it is accepted
 
 
 async def test_user_and_groups_come_from_the_claims_that_were_chosen(issuer, keys):
@@ -257,3 +257,38 @@ async def test_private_weak_encrypting_and_unknown_keys_in_a_key_set_are_left_ou
             keys.find(key_id, "RS256" if key_id == "weak" else "ES256")
             usable.append(key_id)
     assert usable == ["k1"]
+
+
+async def test_a_token_whose_end_has_passed_by_less_than_the_leeway_is_still_accepted(issuer, keys):
+    said = verifier(issuer, keys).verify(issuer.token("k1", "ES256", exp=NOW - LEEWAY + 1))
+    assert said.expires_at_ms == START_MS + 1000
+    with pytest.raises(CredentialExpired):
+        verifier(issuer, keys).verify(issuer.token("k1", "ES256", exp=NOW - LEEWAY))
+
+
+async def test_every_key_of_an_id_may_have_signed(issuer, clock):
+    """Some issuers number their keys anew, or not at all."""
+    others = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    published = [
+        jwt.algorithms.ECAlgorithm.to_jwk(one.public_key(), as_dict=True) | {"kid": "same"}
+        for one in (others[0], issuer.keys["k1"], others[1])
+    ]
+
+    class Published:
+        where = "a test"
+
+        async def fetch(self) -> bytes:
+            return json.dumps({"keys": published}).encode()
+
+        def changed(self) -> bool:
+            return False
+
+    keys = IssuerKeys(Published(), clock)
+    assert await keys.refresh()
+    claims = {"iss": issuer.url, "aud": AUDIENCE, "sub": "ann", "exp": NOW + 60}
+    for key in (others[0], issuer.keys["k1"], others[1]):
+        token = jwt.encode(claims, key, "ES256", headers={"kid": "same"})
+        assert verifier(issuer, keys).verify(token).user == "ann"
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    token = jwt.encode(claims, stranger, "ES256", headers={"kid": "same"})
+    assert refusal(verifier(issuer, keys), token) == "its signature is wrong"
