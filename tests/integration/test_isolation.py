@@ -202,6 +202,28 @@ async def test_an_agent_asks_about_itself_only(place):
     assert await refused(asked_many("mine-1", "other-1")) == "FOREIGN_AGENT"
 
 
+async def test_sets_of_policies_are_changed_by_those_who_may_and_seen_in_their_namespace(place):
+    policies = place.replica.policies
+    pb = policy_service_pb2
+    rule = pb.Policy(policy_id="no", action=pb.POLICY_ACTION_DENY, match_all=True)
+
+    def write(namespace: str, who: Any) -> Any:
+        request = pb.CreatePolicyCandidateRequest(namespace=namespace, policies=[rule])
+        return policies.CreatePolicyCandidate(request, metadata=who)
+
+    written = (await write("team", AS_ROOT)).candidate.candidate_id
+    assert await refused(write("team", AS_MINE)) == "NAMESPACE_NOT_FOUND"
+    assert await refused(write("default", AS_MINE)) == "PERMISSION_DENIED"
+    assert await refused(write("team", AS_ANN)) == "NAMESPACE_NOT_FOUND"
+    elsewhere = pb.GetPolicyCandidateRequest(candidate_id=written)
+    assert (
+        await refused(policies.GetPolicyCandidate(elsewhere, metadata=AS_ROOT))
+        == "POLICY_CANDIDATE_NOT_FOUND"
+    )
+    replay = pb.SimulatePoliciesRequest(namespace="team", candidate_id=written)
+    assert await refused(policies.SimulatePolicies(replay, metadata=AS_TEAMS)) != ""
+
+
 async def test_an_agent_does_not_learn_who_changed_the_configuration_of_all_and_why(place):
     change = config_service_pb2.UpdateConfigRequest(
         scope=config_service_pb2.ConfigScope(), reason="secret plans"

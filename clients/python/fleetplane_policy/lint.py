@@ -11,7 +11,7 @@ from fleetplane_policy.attributes import DEFAULT_SCHEMA, UNSET, AttributeSchema,
 from fleetplane_policy.compiled import NAMESPACE_LEVEL, CompiledPolicy
 from fleetplane_policy.compiler import ConditionCompiler
 from fleetplane_policy.model import Effect, OnMissing, Policy
-from fleetplane_policy.nodes import Leaf, leaves, required, required_strings
+from fleetplane_policy.nodes import Always, Leaf, leaves, required, required_strings
 from fleetplane_policy.operators import PRESENCE
 from fleetplane_policy.truth import MISSING
 
@@ -30,7 +30,9 @@ class LintCode(StrEnum):
     does not match when an attribute is absent that nobody guarantees, so leaving it out avoids the
     policy. NEVER_MATCHES: the required values exclude one another. AGENT_CANNOT_WIDEN: an ALLOW of
     one agent, which can only matter under a default of DENY. GUARDRAIL_READS_CLAIM: a guardrail
-    believes the caller.
+    believes the caller. SHADOWED: a policy without conditions and of higher priority always wins
+    where this one matches. OBSERVES_IN_VAIN: a LOG_ONLY that always matches, and so tells nothing.
+    IDLE_OBLIGATION: obligations of a LOG_ONLY, which never determines a decision.
     """
 
     EQUAL_PRIORITY_CONFLICT = "EQUAL_PRIORITY_CONFLICT"
@@ -38,6 +40,9 @@ class LintCode(StrEnum):
     NEVER_MATCHES = "NEVER_MATCHES"
     AGENT_CANNOT_WIDEN = "AGENT_CANNOT_WIDEN"
     GUARDRAIL_READS_CLAIM = "GUARDRAIL_READS_CLAIM"
+    SHADOWED = "SHADOWED"
+    OBSERVES_IN_VAIN = "OBSERVES_IN_VAIN"
+    IDLE_OBLIGATION = "IDLE_OBLIGATION"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,7 @@ def lint(
 def _warnings(compiled: Sequence[CompiledPolicy]) -> Iterator[LintWarning]:
     for policy in compiled:
         yield from _about_one(policy)
+    yield from _shadowed(compiled)
     yield from _conflicts(compiled)
 
 
@@ -89,6 +95,62 @@ def _about_one(policy: CompiledPolicy) -> Iterator[LintWarning]:
         )
     if policy.effect in {Effect.DENY, Effect.REQUIRE_APPROVAL}:
         yield from _avoidable(policy)
+    if policy.effect is Effect.LOG_ONLY:
+        yield from _idle(policy)
+
+
+def _idle(policy: CompiledPolicy) -> Iterator[LintWarning]:
+    if policy.policy.match_all and policy.level == NAMESPACE_LEVEL and not _narrows(policy):
+        yield LintWarning(
+            code=LintCode.OBSERVES_IN_VAIN,
+            policy_ids=(policy.policy_id,),
+            message=f"{policy.policy_id} observes every action; every decision is recorded anyway",
+        )
+    if policy.policy.obligations:
+        yield LintWarning(
+            code=LintCode.IDLE_OBLIGATION,
+            policy_ids=(policy.policy_id,),
+            message=f"{policy.policy_id} is LOG_ONLY: its obligations never come with a decision",
+        )
+
+
+def _shadowed(compiled: Sequence[CompiledPolicy]) -> Iterator[LintWarning]:
+    """Policies that never decide, because one that asks for nothing has a higher priority."""
+    sweeping = [
+        p
+        for p in compiled
+        if isinstance(p.node, Always) and p.effect is not Effect.LOG_ONLY and not _narrows(p)
+    ]
+    for policy in compiled:
+        if policy.guardrail or policy.effect is Effect.LOG_ONLY:
+            continue
+        winner = next((p for p in sweeping if _always_beats(p, policy)), None)
+        if winner is not None:
+            yield LintWarning(
+                code=LintCode.SHADOWED,
+                policy_ids=(policy.policy_id, winner.policy_id),
+                message=f"{policy.policy_id} never decides: {winner.policy_id} ({winner.effect})"
+                f" has the higher priority {winner.priority} and matches wherever it does",
+            )
+
+
+def _narrows(policy: CompiledPolicy) -> bool:
+    """Whether something else than actions and tools decides where the policy applies."""
+    stated = policy.policy
+    limited = stated.not_before_ms is not None or stated.not_after_ms is not None
+    return limited or bool(stated.targets.agents)
+
+
+def _always_beats(one: CompiledPolicy, other: CompiledPolicy) -> bool:
+    if one.priority <= other.priority or one.policy.scope != other.policy.scope:
+        return False
+    return all(
+        not stated or (mine is not None and theirs is not None and theirs <= mine)
+        for stated, mine, theirs in (
+            (one.policy.targets.actions, one.actions, other.actions),
+            (one.policy.targets.tools, one.tools, other.tools),
+        )
+    )
 
 
 def _contradictory(policy: CompiledPolicy) -> bool:

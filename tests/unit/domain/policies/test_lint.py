@@ -7,6 +7,7 @@ import pytest
 from fleetplane_policy import (
     Effect,
     LintCode,
+    Obligation,
     OnMissing,
     Policy,
     PolicyScope,
@@ -113,3 +114,36 @@ def test_warnings_are_bounded() -> None:
         policy(f"p{i}", (Effect.DENY, Effect.ALLOW)[i % 2], {"action": "x"}) for i in range(100)
     ]
     assert len(lint(many)) == 200
+
+
+def test_a_policy_that_another_always_beats_is_named() -> None:
+    everything = policy("all", Effect.ALLOW, {}, match_all=True, priority=9)
+    assert (LintCode.SHADOWED, ("p", "all")) in codes(
+        everything, policy("p", Effect.DENY, {"action": "x"})
+    )
+    # Not where it is a guardrail, of the same priority, or where the other one is limited.
+    assert not codes(everything, policy("p", Effect.DENY, {"action": "x"}, guardrail=True))
+    limited = policy("some", Effect.ALLOW, {}, targets=Target(agents=("a",)), priority=9)
+    assert not codes(limited, policy("p", Effect.DENY, {"action": "x"}))
+
+
+def test_a_target_shadows_only_what_it_covers() -> None:
+    one = policy("one", Effect.ALLOW, {}, targets=Target(actions=("x",)), priority=9)
+    assert codes(one, policy("p", Effect.DENY, {"action": "x"})) == [
+        (LintCode.SHADOWED, ("p", "one"))
+    ]
+    assert not codes(one, policy("p", Effect.DENY, {"action": ["x", "y"]}))
+
+
+def test_an_observation_that_tells_nothing_is_named() -> None:
+    assert codes(policy("p", Effect.LOG_ONLY, {}, match_all=True)) == [
+        (LintCode.OBSERVES_IN_VAIN, ("p",))
+    ]
+    idle = policy("p", Effect.LOG_ONLY, {"action": "x"}, obligations=(Obligation(name="n"),))
+    assert codes(idle) == [(LintCode.IDLE_OBLIGATION, ("p",))]
+
+
+def test_the_default_of_the_namespace_holds_for_those_that_do_not_say() -> None:
+    rule = policy("p", Effect.DENY, {"environment": "x"})
+    assert [w.code for w in lint([rule])] == [LintCode.UNGUARANTEED_ATTRIBUTE]
+    assert not lint([rule], on_missing=OnMissing.MATCH)
