@@ -15,7 +15,6 @@ import msgspec
 import typer
 
 from controlplane.cli.durations import duration
-from controlplane.cli.outcomes import WrongInput
 from controlplane.domain import policies as engine
 from fleetplane import ApprovalRequirement, ApprovalStage, Escalation, Obligation, from_struct
 from fleetplane.v1 import policy_service_pb2 as pb
@@ -38,6 +37,9 @@ class EscalationDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     after: str | float
     eligible: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _in_seconds(self, "after")
+
 
 class ApprovalDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who has to agree, and how long it holds."""
@@ -50,12 +52,11 @@ class ApprovalDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     escalations: tuple[EscalationDocument, ...] = ()
     irreversible: bool = False
 
-    def to_engine(self) -> engine.ApprovalRequirement:
-        """Return it as the engine carries it.
+    def __post_init__(self) -> None:
+        _in_seconds(self, "ttl", "use_window", "not_before_delay")
 
-        Raises:
-            WrongInput: a time span is none.
-        """
+    def to_engine(self) -> engine.ApprovalRequirement:
+        """Return it as the engine carries it."""
         return engine.ApprovalRequirement(
             stages=tuple(
                 engine.ApprovalStage(
@@ -147,9 +148,20 @@ class ObligationDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         return cls(name=obligation.name, params=from_struct(obligation.params))
 
 
-def _milliseconds(span: str | float) -> int:
-    try:
-        seconds = duration(span) if isinstance(span, str) else float(span)
-    except typer.BadParameter as error:
-        raise WrongInput(error.message) from None
-    return round(seconds * 1000)
+def _in_seconds(document: msgspec.Struct, *names: str) -> None:
+    """Read the time spans of a document, so that equal ones are equal however they are written.
+
+    Raises:
+        ValueError: one is none; msgspec adds where it stands.
+    """
+    for name in names:
+        span = getattr(document, name)
+        try:
+            seconds = duration(span) if isinstance(span, str) else float(span)
+        except typer.BadParameter as error:
+            raise ValueError(error.message) from None
+        msgspec.structs.force_setattr(document, name, seconds)
+
+
+def _milliseconds(seconds: str | float) -> int:
+    return round(float(seconds) * 1000)
