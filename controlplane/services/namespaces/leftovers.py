@@ -14,6 +14,7 @@ from controlplane.domain.policy_sets.candidates import CANDIDATES_COUNTER
 from controlplane.domain.policy_sets.history import HISTORY
 from controlplane.domain.prompts.model import labels_history
 from controlplane.services.access.view import AccessView
+from controlplane.services.approvals.records import pending_counter
 from controlplane.services.configs import history_name
 from controlplane.services.governance_view import GovernanceView
 from controlplane.services.ports import (
@@ -55,6 +56,7 @@ def ended_steps(view: NamespaceView) -> Iterator[Step]:
         yield Delete(Collection.CONFIG_SCHEMAS, EXTRA_SCHEMA_KEY, unchanged)
     yield from _work_steps(view.work)
     yield from _policy_steps(view.governance)
+    yield from _approval_steps(view)
     yield from _prompt_steps(view.governance)
     # What their units have left is not in a copy: see `services.experiments.erasure`.
     yield from _deletes(Collection.EXPERIMENTS, view.governance.table(Collection.EXPERIMENTS))
@@ -70,6 +72,19 @@ def _policy_steps(governance: GovernanceView) -> Iterator[Step]:
         yield from _deletes(collection, governance.table(collection))
     yield ResetCount(CANDIDATES_COUNTER)
     yield Append(HISTORY, "removed", keep=0)
+
+
+def _approval_steps(view: NamespaceView) -> Iterator[Step]:
+    """Yield what removes approvals, open ones included: nobody is left who could use them."""
+    for collection in (
+        Collection.APPROVALS,
+        Collection.OPEN_APPROVALS,
+        Collection.STANDING_GRANTS,
+        Collection.WEBHOOK_OUTBOX,
+    ):
+        yield from _deletes(collection, view.governance.table(collection))
+    for agent_id in view.agents:
+        yield ResetCount(pending_counter(agent_id))
 
 
 def _prompt_steps(governance: GovernanceView) -> Iterator[Step]:
