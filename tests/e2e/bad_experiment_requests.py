@@ -7,7 +7,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from fleetplane.v1 import experiment_service_pb2 as pb
-from tests.e2e.bad_requests import NOWHERE, Make, Row, refused, wrong
+from tests.e2e.bad_requests import NOWHERE, Make, Row, World, refused, wrong
 
 _A: Final = {"name": "a", "weightBp": 5000, "control": True, "configValue": 0.2}
 _B: Final = {"name": "b", "weightBp": 5000, "configValue": 0.9}
@@ -138,14 +138,11 @@ def _orders() -> Iterator[Row]:
         experiment="running",
     )
     for what, points in (("less", 1_000), ("110 %", 11_000)):
-        yield wrong(
-            "SetCoverage",
-            what,
-            "coverage_bp",
-            lambda w, points=points: pb.SetCoverageRequest(
-                namespace=w.namespace, key="running", coverage_bp=points
-            ),
-        )
+
+        def ramping(w: World, points: int = points) -> Message:
+            return pb.SetCoverageRequest(namespace=w.namespace, key="running", coverage_bp=points)
+
+        yield wrong("SetCoverage", what, "coverage_bp", ramping)
     yield wrong(
         "StartNewPhase",
         "one variant",

@@ -159,8 +159,8 @@ async def test_what_is_allowed_to_end_by_itself_does(replica):
         return (await shown(replica)).state == pb.EXPERIMENT_STATE_STOPPED
 
     await eventually("it ends by itself", ended)
-    found = await shown(replica)
-    assert (found.promoted, found.stopped_by) == ("warm", "fleetplane")
+    end = await shown(replica)
+    assert (end.promoted, end.stopped_by) == ("warm", "fleetplane")
     assert await temperature(replica, "writer") == 0.9
     assert await temperature(replica) != 0.9
 

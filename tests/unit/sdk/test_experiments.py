@@ -157,8 +157,15 @@ async def test_memory_is_bounded_and_the_newest_reports_stay() -> None:
 
 
 def dealt_variant(**fields: Any) -> DealtVariant:
-    stated = {"experiment": "e", "phase": 1, "unit": "s-1", "variant": "a", "digest": "d"}
-    return DealtVariant(**({"reason": AssignmentReason.IN_EXPERIMENT} | stated | fields))
+    stated: dict[str, Any] = {
+        "experiment": "e",
+        "phase": 1,
+        "unit": "s-1",
+        "variant": "a",
+        "digest": "d",
+    }
+    stated["reason"] = AssignmentReason.IN_EXPERIMENT
+    return DealtVariant(**(stated | fields))
 
 
 async def test_an_exposure_is_sent_once_and_only_by_who_takes_part() -> None:

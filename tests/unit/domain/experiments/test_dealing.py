@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def phase(coverage_bp: int = 10_000, *variants: Variant, number: int = 1) -> Pha
 
 
 def experiment(**fields) -> Experiment:
-    stated = {
+    stated: dict[str, Any] = {
         "key": "greeting",
         "subject": Subject(kind=SubjectKind.PROMPT, name="greeting"),
         "plan": Plan(primary=Metric(name="solved")),
@@ -118,9 +119,14 @@ def test_another_phase_deals_anew():
     assert 800 < moved < 1_200
 
 
+def name_of(running: Experiment, agent_name: str, unit: str) -> str:
+    variant = deal(running, agent_name=agent_name, unit=unit).variant
+    return variant.name if variant is not None else ""
+
+
 def test_the_same_unit_gets_the_same_variant_every_time():
     running = experiment()
-    answers = {deal(running, agent_name="", unit="session-1").variant.name for _ in range(1_000)}
+    answers = {name_of(running, "", "session-1") for _ in range(1_000)}
     assert len(answers) == 1
 
 
@@ -132,7 +138,7 @@ def test_without_a_unit_it_is_the_control_and_counts_for_nothing():
 
 def test_dealt_by_agent_all_its_sessions_see_one_variant():
     running = experiment(unit=UnitKind.AGENT)
-    seen = {deal(running, agent_name="writer", unit=f"s-{i}").variant.name for i in range(50)}
+    seen = {name_of(running, "writer", f"s-{i}") for i in range(50)}
     assert len(seen) == 1
     assert deal(running, agent_name="", unit="s-1").reason is AssignmentReason.NO_UNIT
 

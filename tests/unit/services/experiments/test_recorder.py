@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -47,12 +48,17 @@ COST = Metric(name="cost", kind=MetricKind.NUMERIC, low=0.0, high=2.0, direction
 
 
 def numbered(number: int, **fields) -> Phase:
-    stated = {"number": number, "variants": VARIANTS, "coverage_bp": 10_000, "started_at_ms": 1}
+    stated: dict[str, Any] = {
+        "number": number,
+        "variants": VARIANTS,
+        "coverage_bp": 10_000,
+        "started_at_ms": 1,
+    }
     return Phase(**(stated | fields))
 
 
 def experiment(**fields) -> Experiment:
-    stated = {
+    stated: dict[str, Any] = {
         "key": KEY,
         "subject": Subject(kind=SubjectKind.PROMPT, name=KEY),
         "plan": Plan(primary=SOLVED, guardrails=(COST,)),
