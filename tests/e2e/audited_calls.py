@@ -183,6 +183,14 @@ def _rollout_ended(world: World) -> None:
     until(ended)
 
 
+def _rolled_back(world: World) -> None:
+    """Start a rollout to a version that never comes, and abort it: nothing has to be drained."""
+    request = {"agentName": "spinner", "fromVersion": "1.0.0", "toVersion": "2.0.0"}
+    _keep_rollout(world, world.call("RolloutService/StartRollout", request))
+    world.call("RolloutService/AbortRollout", _this_rollout(world))
+    _rollout_ended(world)
+
+
 def _this_rollout(world: World) -> dict[str, Any]:
     return {"rolloutId": world["rollout"]}
 
@@ -209,7 +217,8 @@ _ROLLOUTS: Final = (
     Row("RolloutService/ResumeRollout", _this_rollout),
     Row("RolloutService/PromoteRollout", _this_rollout),
     Row("RolloutService/AbortRollout", _this_rollout),
-    Step(_rollout_ended),
+    _alive("spinner"),
+    Step(_rolled_back),
     Row("RolloutService/RetryRollout", _this_rollout, keep=_keep_rollout),
     Step(lambda w: w.call("RolloutService/AbortRollout", _this_rollout(w)) and None),
 )
@@ -253,7 +262,7 @@ def _rights(method: str, request: Any, **fields: Any) -> Row:
     return Row(method, request, **({"entries": 0, "system": 1} | fields))
 
 
-_RIGHTS: Final = (
+_IDENTITY: Final = (
     _rights("IdentityService/CreateJoinToken", lambda _: {"maxUses": 5}, keep=_keep_join_token),
     _rights(
         "IdentityService/Enroll",
@@ -270,6 +279,9 @@ _RIGHTS: Final = (
         lambda w: {"csr": w.certificate_request},
         who="agent",
     ),
+)
+
+_RIGHTS: Final = (
     _rights("IdentityService/RevokeJoinToken", lambda w: {"tokenId": w["join token"]}),
     _rights(
         "IdentityService/CreateApiToken",
@@ -314,5 +326,5 @@ _AUDIT: Final = (
     Row("AuditService/TrimAudit", lambda w: {"checkpoint": w["sealed"]}),
 )
 
-FIRST: Final = (*_AGENTS, *_CONFIG, *_POLICIES, *_TASKS, *_ROUTES)
+FIRST: Final = (*_AGENTS, *_IDENTITY, *_CONFIG, *_POLICIES, *_TASKS, *_ROUTES)
 LAST: Final = (*_ROLLOUTS, *_LIFECYCLE, *_RIGHTS, *_AUDIT)
