@@ -201,6 +201,7 @@ class App:
         if self._credentials is None:
             return
         file = AdminTokenFile(self._settings.data_dir)
+        file.recover(self._api_tokens.is_first_admin)
         try:
             made = await self._api_tokens.bootstrap_admin(file.keep)
         except StoreUnavailable:

@@ -1,6 +1,8 @@
 """The file with the secret of the first administrator."""
 
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -37,9 +39,42 @@ class AdminTokenFile:
         except OSError as error:
             raise CredentialFileError(f"cannot write {self.kept}: {error.strerror}") from error
 
+    def recover(self, is_good: Callable[[str], bool]) -> None:
+        """Bring what processes that have crashed left aside to its end; call it before `keep`.
+
+        A process may have ended after its secret had become good and before the file got its name:
+        then this is the only copy. What cannot be read or moved is left alone.
+
+        Args:
+            is_good: Says whether a secret is that of the first administrator.
+        """
+        for left in self.path.parent.glob(f"{ADMIN_TOKEN_FILE}.*"):
+            if not _is_of_nobody(left.suffix[1:]):
+                continue
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                if not self.path.exists() and is_good(left.read_text("utf-8").strip()):
+                    left.replace(self.path)
+                else:
+                    left.unlink()
+
     def settle(self, *, is_good: bool) -> None:
         """Give the secret that was kept its name, or take it away."""
         if is_good:
             self.kept.replace(self.path)
         else:
             self.kept.unlink(missing_ok=True)
+
+
+def _is_of_nobody(process: str) -> bool:
+    """Return whether a process has ended, or had the number that is ours now."""
+    if not process.isdecimal():
+        return False
+    if int(process) == os.getpid():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        return False  # it is there, and somebody else's
+    return False

@@ -14,7 +14,7 @@ from controlplane.domain.access.records import (
     binding_id_of,
 )
 from controlplane.domain.access.refusals import TokenNotFound
-from controlplane.domain.access.secrets import SecretKind, digest_of
+from controlplane.domain.access.secrets import SecretKind, digest_of, same_digest
 from controlplane.domain.access.subjects import TOKEN
 from controlplane.domain.errors import InvalidArgument, NotReady
 from controlplane.domain.identity import Caller
@@ -181,6 +181,16 @@ class ApiTokens:
         except ConditionFailed:
             return None
         return secret
+
+    def is_first_admin(self, secret: str) -> bool:
+        """Say whether a secret is that of the token that `bootstrap_admin` has made, and good.
+
+        Raises:
+            NotReady: nothing is loaded yet.
+        """
+        token = self._read_model.access.api_tokens.get(BOOTSTRAP_ID)
+        known = None if token is None or token.revoked else token.digest
+        return same_digest(known, digest_of(secret))
 
     async def page(self, namespace: str, *, after: str, limit: int) -> ApiTokenPage:
         """Return at most `limit` tokens of a namespace behind a cursor, oldest first.
