@@ -52,7 +52,7 @@ def read_prompt(path: str) -> PromptFile:
         raise WrongInput(f"{path}: must hold text or messages, and may hold variables and config")
     if ("text" in document) == ("messages" in document):
         raise WrongInput(f"{path}: must hold either text or messages")
-    config = document.get("config") or {}
+    config = document.get("config", {})
     if not isinstance(config, dict):
         raise WrongInput(f"{path}: config must be an object")
     return PromptFile(

@@ -15,6 +15,7 @@ from fleetplane.v1 import (
     lifecycle_service_pb2,
     namespace_service_pb2,
     policy_service_pb2,
+    prompt_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
     task_service_pb2,
@@ -45,6 +46,8 @@ ENUMS = {
     fleetplane.CallerKind: (identity_service_pb2.CallerKind, "CALLER_KIND_"),
     fleetplane.NamespaceState: (namespace_service_pb2.NamespaceState, "NAMESPACE_STATE_"),
     fleetplane.AuditProblemKind: (audit_service_pb2.AuditProblemKind, "AUDIT_PROBLEM_KIND_"),
+    fleetplane.GateVerdict: (prompt_service_pb2.GateVerdict, "GATE_VERDICT_"),
+    fleetplane.PromptReason: (prompt_service_pb2.PromptReason, "PROMPT_REASON_"),
     fleetplane.OnInconclusive: (rollout_service_pb2.OnInconclusive, "ON_INCONCLUSIVE_"),
 }
 
