@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from controlplane.cli import policy_decisions
 from controlplane.cli.arguments import json_object, json_pairs
 from controlplane.cli.call import Globals, Output, command
 from controlplane.cli.outcomes import CommandFailed, WrongInput
@@ -338,3 +339,6 @@ async def explain(
         write(decision_details(decision))
     else:
         write_value(call.output, as_dict(decision))
+
+
+app.add_typer(policy_decisions.app)

@@ -13,6 +13,7 @@ from fleetplane._channel import DEFAULT_TARGET, ChannelConfig
 from fleetplane._configs import ConfigCalls
 from fleetplane._connected import Connected, Connection
 from fleetplane._credentials import CredentialSource, FilePath, choose_credentials
+from fleetplane._decisions import DecisionCalls
 from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._environment import read_environment
 from fleetplane._experiments import ExperimentCalls
@@ -46,6 +47,7 @@ class FleetClient(
     PolicySetCalls,
     PolicySettingsCalls,
     LocalPolicyCalls,
+    DecisionCalls,
     LifecycleCalls,
     TaskCalls,
     RouteCalls,
