@@ -15,7 +15,15 @@ from controlplane.domain.access.records import SYSTEM_NAMESPACE, Ban, ban_key
 from controlplane.services.ports import AuditEntry, Collection, Put, Transaction
 from controlplane.settings import Settings
 from controlplane.storage.memory.ledger import MemoryLedger
-from fleetplane.v1 import agent_pb2, config_service_pb2, lifecycle_service_pb2, policy_service_pb2
+from fleetplane.v1 import (
+    agent_pb2,
+    approval_service_pb2,
+    approval_service_pb2_grpc,
+    config_service_pb2,
+    lifecycle_service_pb2,
+    policy_service_pb2,
+)
+from fleetplane.v1 import experiment_service_pb2 as experiments_pb
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import task_service_pb2 as tasks_pb
 from tests.fakes.callers import KnownCallers, agent, bind, make_namespace, showing, unbind, user
@@ -200,6 +208,86 @@ async def test_an_agent_asks_about_itself_only(place):
     assert await refused(asked("no-such")) == "FOREIGN_AGENT"
     assert await refused(asked_many("mine-1", "mine-1")) == ""
     assert await refused(asked_many("mine-1", "other-1")) == "FOREIGN_AGENT"
+
+
+async def test_an_agent_follows_what_decides_for_itself_only(place):
+    policies = place.replica.policies
+    pb = policy_service_pb2
+
+    def watch(*agent_ids: str) -> Any:
+        agents = [pb.WatchedPolicyAgent(agent_id=one) for one in agent_ids]
+        request = pb.WatchPoliciesRequest(agents=agents)
+        return policies.WatchPolicies(request, metadata=AS_MINE)
+
+    for agent_ids, reason in (
+        (("mine-1",), ""),
+        (("other-1",), "FOREIGN_AGENT"),
+        (("mine-1", "other-1"), "FOREIGN_AGENT"),
+        (("nobody",), "FOREIGN_AGENT"),
+    ):
+        stream = watch(*agent_ids)
+        assert await refused(stream.read()) == reason
+        stream.cancel()
+
+
+async def test_an_agent_waits_for_and_uses_its_own_approvals_only(place):
+    pb, policies = approval_service_pb2, place.replica.policies
+    approvals: Any = approval_service_pb2_grpc.ApprovalServiceStub(place.replica.channel)
+    rule = policy_service_pb2.Policy(
+        policy_id="ask",
+        action=policy_service_pb2.POLICY_ACTION_REQUIRE_APPROVAL,
+        targets=policy_service_pb2.PolicyTargets(actions=["pay"]),
+        enabled=True,
+    )
+    await policies.CreatePolicy(
+        policy_service_pb2.CreatePolicyRequest(policy=rule), metadata=AS_ROOT
+    )
+    await bind(place.ledger, ANN, "approver")
+    await bind(place.ledger, OTHER, "approver")
+
+    async def asked(who: Any, agent_id: str) -> str:
+        question = policy_service_pb2.EvaluatePolicyRequest(agent_id=agent_id, action="pay")
+        answer = await policies.EvaluatePolicy(question, metadata=who)
+        return str(answer.decision.approval_id)
+
+    own, foreign = await asked(AS_MINE, "mine-1"), await asked(AS_OTHER, "other-1")
+
+    def get(approval_id: str, who: Any = AS_MINE, **fields: Any) -> Any:
+        request = pb.GetApprovalRequest(approval_id=approval_id, **fields)
+        return approvals.GetApproval(request, metadata=who)
+
+    def use(approval_id: str, agent_id: str) -> Any:
+        request = pb.ConsumeApprovalRequest(
+            approval_id=approval_id, agent_id=agent_id, action="pay", consume_id="c"
+        )
+        return approvals.ConsumeApproval(request, metadata=AS_MINE)
+
+    def grant(approval_id: str, who: Any) -> Any:
+        request = pb.DecideApprovalRequest(
+            approval_id=approval_id, decision=pb.APPROVAL_DECISION_GRANT
+        )
+        return approvals.DecideApproval(request, metadata=who)
+
+    assert (await get(own)).approval.requested_by == MINE.name
+    assert await refused(get(foreign)) == "FOREIGN_AGENT"
+    waiting = pb.WaitApprovalRequest(approval_id=foreign)
+    assert await refused(approvals.WaitApproval(waiting, metadata=AS_MINE)) == "FOREIGN_AGENT"
+    taking_back = pb.CancelApprovalRequest(approval_id=foreign)
+    assert await refused(approvals.CancelApproval(taking_back, metadata=AS_MINE)) == "FOREIGN_AGENT"
+    listing = approvals.ListApprovals(pb.ListApprovalsRequest(), metadata=AS_MINE)
+    assert await refused(listing) == "PERMISSION_DENIED"
+    assert await refused(grant(own, AS_MINE)) == "PERMISSION_DENIED"
+
+    async def may_decide() -> bool:
+        return await refused(grant(own, AS_ANN)) == ""
+
+    await eventually("the binding is known", may_decide)
+    # One that may approve still does not approve what it asks for itself.
+    assert await refused(grant(foreign, AS_OTHER)) == "SELF_APPROVAL"
+    assert await refused(get(own, AS_ROOT, namespace="team")) == "APPROVAL_NOT_FOUND"
+    assert await refused(use(foreign, "mine-1")) == "FOREIGN_AGENT"
+    assert await refused(use(own, "other-1")) == "FOREIGN_AGENT"
+    assert await refused(use(own, "mine-1")) == ""
 
 
 async def test_sets_of_policies_are_changed_by_those_who_may_and_seen_in_their_namespace(place):
@@ -407,3 +495,50 @@ async def test_a_wait_ends_when_its_right_goes(place):
     await unbind(place.ledger, binding)
     async with asyncio.timeout(5):
         assert await refused(waits) == "NAMESPACE_NOT_FOUND"
+
+
+async def test_an_agent_deals_and_reports_for_itself_and_of_what_it_has_exposed(place):
+    stub = place.replica.experiments
+    metric = experiments_pb.ExperimentMetric(name="solved")
+    subject = experiments_pb.ExperimentSubject(config_path="temperature")
+    spec = experiments_pb.ExperimentSpec(subject=subject, primary=metric, agents=["mine"])
+    for name, value in (("a", 0.2), ("b", 0.9)):
+        variant = spec.variants.add(name=name, weight_bp=5_000, control=name == "a")
+        variant.config_value.number_value = value
+    create = experiments_pb.CreateExperimentRequest(key="warmth", spec=spec)
+    assert await refused(stub.CreateExperiment(create, metadata=AS_MINE)) == "PERMISSION_DENIED"
+    await stub.CreateExperiment(create, metadata=AS_ROOT)
+    start = experiments_pb.StartExperimentRequest(key="warmth")
+    assert await refused(stub.StartExperiment(start, metadata=AS_MINE)) == "PERMISSION_DENIED"
+    await stub.StartExperiment(start, metadata=AS_ROOT)
+
+    def asking(**fields: Any) -> Any:
+        return experiments_pb.AssignVariantRequest(key="warmth", unit="s-1", **fields)
+
+    named = stub.AssignVariant(asking(agent_name="mine"), metadata=AS_OTHER)
+    assert await refused(named) == "FOREIGN_AGENT"
+    outside = (await stub.AssignVariant(asking(), metadata=AS_OTHER)).assignment
+    assert outside.reason == experiments_pb.ASSIGNMENT_REASON_NOT_COVERED
+    dealt = (await stub.AssignVariant(asking(), metadata=AS_MINE)).assignment
+    assert dealt.reason == experiments_pb.ASSIGNMENT_REASON_IN_EXPERIMENT
+
+    exposure = experiments_pb.Exposure(
+        unit="s-1", variant=dealt.variant.name, digest=dealt.variant.digest
+    )
+    used = experiments_pb.RecordExposureRequest(key="warmth", exposure=exposure)
+    outcome = experiments_pb.Outcome(unit="s-1", metric="solved", value=1)
+    came = experiments_pb.RecordOutcomeRequest(key="warmth", outcome=outcome)
+    assert await refused(stub.RecordExposure(used, metadata=AS_OTHER)) == "FOREIGN_AGENT"
+    assert await refused(stub.RecordExposure(used, metadata=AS_MINE)) == ""
+    assert await refused(stub.RecordOutcome(came, metadata=AS_OTHER)) == "FOREIGN_AGENT"
+    assert await refused(stub.RecordOutcome(came, metadata=AS_MINE)) == ""
+    analysis = experiments_pb.AnalyzeExperimentRequest(key="warmth")
+    assert await refused(stub.AnalyzeExperiment(analysis, metadata=AS_MINE)) == "PERMISSION_DENIED"
+
+    elsewhere = experiments_pb.GetExperimentRequest(namespace="team", key="warmth")
+    assert await refused(stub.GetExperiment(elsewhere, metadata=AS_ROOT)) == "EXPERIMENT_NOT_FOUND"
+    watching = stub.WatchExperiments(
+        experiments_pb.WatchExperimentsRequest(namespace="team"), metadata=AS_TEAMS
+    )
+    assert not (await watching.read()).dealt.experiments
+    watching.cancel()
