@@ -312,26 +312,6 @@ async def test_sets_of_policies_are_changed_by_those_who_may_and_seen_in_their_n
     assert await refused(policies.SimulatePolicies(replay, metadata=AS_TEAMS)) != ""
 
 
-async def test_an_agent_follows_what_decides_for_itself_only(place):
-    policies = place.replica.policies
-    pb = policy_service_pb2
-
-    def watch(*agent_ids: str) -> Any:
-        agents = [pb.WatchedPolicyAgent(agent_id=one) for one in agent_ids]
-        request = pb.WatchPoliciesRequest(agents=agents)
-        return policies.WatchPolicies(request, metadata=AS_MINE)
-
-    for agent_ids, reason in (
-        (("mine-1",), ""),
-        (("other-1",), "FOREIGN_AGENT"),
-        (("mine-1", "other-1"), "FOREIGN_AGENT"),
-        (("nobody",), "FOREIGN_AGENT"),
-    ):
-        stream = watch(*agent_ids)
-        assert await refused(stream.read()) == reason
-        stream.cancel()
-
-
 async def test_an_agent_does_not_learn_who_changed_the_configuration_of_all_and_why(place):
     change = config_service_pb2.UpdateConfigRequest(
         scope=config_service_pb2.ConfigScope(), reason="secret plans"
