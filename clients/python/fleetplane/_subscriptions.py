@@ -7,7 +7,7 @@ from typing import Final
 
 from fleetplane._calls import MAX_BACKOFF, Backoff
 from fleetplane._config import EffectiveConfig, Scope
-from fleetplane._exceptions import FleetError
+from fleetplane._exceptions import FleetError, Reason
 from fleetplane._watches import ConfigWatch
 
 _log: Final = logging.getLogger("fleetplane")
@@ -59,7 +59,7 @@ class _Stream:
 
     async def _run(self) -> None:
         backoff = Backoff(1.0, MAX_BACKOFF)
-        complaint = ""  # the last one: once is enough
+        complaint = refusal = ""  # what was said last, and what was heard last
         watch = self._open_watch()
         try:
             while True:
@@ -71,9 +71,15 @@ class _Stream:
                     await self._follow(watch)
                     continue
                 except FleetError as error:
-                    level = logging.DEBUG if str(error) == complaint else logging.WARNING
-                    _log.log(level, "the configuration watch was refused: %s", error)
-                    complaint = str(error)
+                    before, refusal = refusal, str(error)
+                    # Of a plane that has lost its store nobody is known until he is registered
+                    # again, which is about to happen: that is worth a line when it goes on.
+                    passing = error.reason == Reason.FOREIGN_AGENT and refusal != before
+                    if passing or refusal == complaint:
+                        _log.debug("the configuration watch was refused: %s", error)
+                    else:
+                        _log.warning("the configuration watch was refused: %s", error)
+                        complaint = refusal
                 except Exception:  # noqa: BLE001  # a defect of ours must not freeze a whole process
                     _log.exception("the configuration watch failed")
                 await watch.aclose()
