@@ -16,6 +16,7 @@ from fleetplane.v1 import (
     approval_service_pb2,
     audit_service_pb2,
     config_service_pb2,
+    experiment_service_pb2,
     identity_service_pb2,
     lifecycle_service_pb2,
     namespace_service_pb2,
@@ -48,6 +49,7 @@ _MODULES = (
     approval_service_pb2,
     audit_service_pb2,
     prompt_service_pb2,
+    experiment_service_pb2,
 )
 METHODS: Final = {
     f"{service.name}/{method.name}": method

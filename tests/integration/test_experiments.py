@@ -5,11 +5,8 @@ import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.json_format import ParseDict
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # has no stubs
-from grpc_status import rpc_status as typed_rpc_status
 
 from controlplane import governance_wiring
 from controlplane.tasks.experiment_watcher import ExperimentWatcher
@@ -17,10 +14,9 @@ from fleetplane.v1 import config_service_pb2, prompt_service_pb2, prompt_service
 from fleetplane.v1 import experiment_service_pb2 as pb
 from tests.fakes.eventually import eventually
 from tests.fakes.memory_replica import MemoryReplica, memory_replica
+from tests.fakes.refused_call import refused
 
 pytestmark = pytest.mark.timeout(60)
-
-rpc_status: Any = typed_rpc_status  # the published stubs know only synchronous errors
 
 
 @pytest.fixture
@@ -29,19 +25,6 @@ async def replica(monkeypatch) -> AsyncIterator[MemoryReplica]:
     monkeypatch.setattr(governance_wiring, "ExperimentWatcher", quick)
     async with memory_replica() as made:
         yield made
-
-
-async def refused(call: Any) -> str:
-    """Return the reason that a call is refused with; empty if it is answered."""
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        info = error_details_pb2.ErrorInfo()
-        for packed in rpc_status.from_call(error).details:
-            if packed.Unpack(info):
-                return str(info.reason)
-        return error.code().name
-    return ""
 
 
 def spec(**fields: Any) -> pb.ExperimentSpec:

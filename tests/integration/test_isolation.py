@@ -23,7 +23,6 @@ from fleetplane.v1 import (
     lifecycle_service_pb2,
     policy_service_pb2,
 )
-from fleetplane.v1 import experiment_service_pb2 as experiments_pb
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import task_service_pb2 as tasks_pb
 from tests.fakes.callers import KnownCallers, agent, bind, make_namespace, showing, unbind, user
@@ -495,50 +494,3 @@ async def test_a_wait_ends_when_its_right_goes(place):
     await unbind(place.ledger, binding)
     async with asyncio.timeout(5):
         assert await refused(waits) == "NAMESPACE_NOT_FOUND"
-
-
-async def test_an_agent_deals_and_reports_for_itself_and_of_what_it_has_exposed(place):
-    stub = place.replica.experiments
-    metric = experiments_pb.ExperimentMetric(name="solved")
-    subject = experiments_pb.ExperimentSubject(config_path="temperature")
-    spec = experiments_pb.ExperimentSpec(subject=subject, primary=metric, agents=["mine"])
-    for name, value in (("a", 0.2), ("b", 0.9)):
-        variant = spec.variants.add(name=name, weight_bp=5_000, control=name == "a")
-        variant.config_value.number_value = value
-    create = experiments_pb.CreateExperimentRequest(key="warmth", spec=spec)
-    assert await refused(stub.CreateExperiment(create, metadata=AS_MINE)) == "PERMISSION_DENIED"
-    await stub.CreateExperiment(create, metadata=AS_ROOT)
-    start = experiments_pb.StartExperimentRequest(key="warmth")
-    assert await refused(stub.StartExperiment(start, metadata=AS_MINE)) == "PERMISSION_DENIED"
-    await stub.StartExperiment(start, metadata=AS_ROOT)
-
-    def asking(**fields: Any) -> Any:
-        return experiments_pb.AssignVariantRequest(key="warmth", unit="s-1", **fields)
-
-    named = stub.AssignVariant(asking(agent_name="mine"), metadata=AS_OTHER)
-    assert await refused(named) == "FOREIGN_AGENT"
-    outside = (await stub.AssignVariant(asking(), metadata=AS_OTHER)).assignment
-    assert outside.reason == experiments_pb.ASSIGNMENT_REASON_NOT_COVERED
-    dealt = (await stub.AssignVariant(asking(), metadata=AS_MINE)).assignment
-    assert dealt.reason == experiments_pb.ASSIGNMENT_REASON_IN_EXPERIMENT
-
-    exposure = experiments_pb.Exposure(
-        unit="s-1", variant=dealt.variant.name, digest=dealt.variant.digest
-    )
-    used = experiments_pb.RecordExposureRequest(key="warmth", exposure=exposure)
-    outcome = experiments_pb.Outcome(unit="s-1", metric="solved", value=1)
-    came = experiments_pb.RecordOutcomeRequest(key="warmth", outcome=outcome)
-    assert await refused(stub.RecordExposure(used, metadata=AS_OTHER)) == "FOREIGN_AGENT"
-    assert await refused(stub.RecordExposure(used, metadata=AS_MINE)) == ""
-    assert await refused(stub.RecordOutcome(came, metadata=AS_OTHER)) == "FOREIGN_AGENT"
-    assert await refused(stub.RecordOutcome(came, metadata=AS_MINE)) == ""
-    analysis = experiments_pb.AnalyzeExperimentRequest(key="warmth")
-    assert await refused(stub.AnalyzeExperiment(analysis, metadata=AS_MINE)) == "PERMISSION_DENIED"
-
-    elsewhere = experiments_pb.GetExperimentRequest(namespace="team", key="warmth")
-    assert await refused(stub.GetExperiment(elsewhere, metadata=AS_ROOT)) == "EXPERIMENT_NOT_FOUND"
-    watching = stub.WatchExperiments(
-        experiments_pb.WatchExperimentsRequest(namespace="team"), metadata=AS_TEAMS
-    )
-    assert not (await watching.read()).dealt.experiments
-    watching.cancel()
