@@ -48,6 +48,7 @@ from controlplane.services.namespaces.namespaces import Namespaces
 from controlplane.services.namespaces.quotas import QuotaKeeper
 from controlplane.services.namespaces.removal import NamespaceRemoval
 from controlplane.services.namespaces.usage import ConfigBytes, Usage
+from controlplane.services.policies.decision_log_port import DecisionLog
 from controlplane.services.ports import Clock, IdSource, Ledger
 from controlplane.services.read_model import ReadModel
 from controlplane.services.visible_ledger import VisibleLedger
@@ -70,6 +71,7 @@ class AccessParts:
         settings: Settings,
         *,
         ledger: Ledger,
+        decision_log: DecisionLog,
         visible: VisibleLedger,
         read_model: ReadModel,
         hub: Hub,
@@ -113,7 +115,9 @@ class AccessParts:
         self.api_tokens = ApiTokens(visible, read_model, ids, clock, self._authoriser)
         self._refused = RefusedCalls(ledger, read_model, clock)
         self._token_uses = TokenUses(ledger, read_model, clock)
-        self._removal = NamespaceRemoval(visible, read_model, clock)
+        self._removal = NamespaceRemoval(
+            visible, read_model, clock, erase_decisions=decision_log.erase
+        )
         self.identification = self._identification(verifier, reader, admins)
 
     def may(self, caller: Caller, permission: Permission, namespace: str) -> bool:

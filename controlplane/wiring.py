@@ -157,6 +157,7 @@ class _Builder:
         self._access = AccessParts(
             settings,
             ledger=ports.ledger,
+            decision_log=ports.decision_log,
             visible=self._visible,
             read_model=self._read_model,
             hub=self._hub,

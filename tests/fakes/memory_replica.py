@@ -25,6 +25,7 @@ from controlplane.wiring import Ports, build_replica
 from fleetplane.v1 import (
     agent_pb2,
     config_service_pb2_grpc,
+    decision_service_pb2_grpc,
     experiment_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
     policy_service_pb2_grpc,
@@ -47,6 +48,7 @@ class MemoryReplica:
 
     def __post_init__(self) -> None:
         self.config: Any = config_service_pb2_grpc.ConfigServiceStub(self.channel)
+        self.decisions: Any = decision_service_pb2_grpc.DecisionServiceStub(self.channel)
         self.policies: Any = policy_service_pb2_grpc.PolicyServiceStub(self.channel)
         self.registry: Any = registry_service_pb2_grpc.RegistryServiceStub(self.channel)
         self.tasks: Any = task_service_pb2_grpc.TaskServiceStub(self.channel)

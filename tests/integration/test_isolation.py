@@ -494,3 +494,29 @@ async def test_a_wait_ends_when_its_right_goes(place):
     await unbind(place.ledger, binding)
     async with asyncio.timeout(5):
         assert await refused(waits) == "NAMESPACE_NOT_FOUND"
+
+
+async def test_decisions_are_seen_in_their_namespace_and_reported_by_their_agent_only(place):
+    decisions, policies = place.replica.decisions, place.replica.policies
+    ask = policy_service_pb2.EvaluatePolicyRequest(agent_id=place.mine.agent_id, action="read")
+    answer = (await policies.EvaluatePolicy(ask, metadata=AS_MINE)).decision
+    of_mine = decisions_pb.GetDecisionRequest(decision_id=answer.decision_id)
+    found = await decisions.GetDecision(of_mine, metadata=AS_ROOT)
+    assert found.decision.agent_id == place.mine.agent_id
+    assert await refused(decisions.GetDecision(of_mine, metadata=AS_MINE)) == "FOREIGN_AGENT"
+    everything = decisions_pb.QueryDecisionsRequest()
+    assert await refused(decisions.QueryDecisions(everything, metadata=AS_MINE)) == "FOREIGN_AGENT"
+    in_team = decisions_pb.GetDecisionRequest(namespace="team", decision_id=answer.decision_id)
+    assert await refused(decisions.GetDecision(in_team, metadata=AS_ROOT)) == "DECISION_NOT_FOUND"
+    assert await refused(decisions.GetDecision(in_team, metadata=AS_ANN)) == "NAMESPACE_NOT_FOUND"
+
+    def report(instance: agent_pb2.Instance, namespace: str = "") -> Any:
+        return decisions_pb.RecordDecisionsRequest(
+            namespace=namespace, agent_id=instance.agent_id, batch_id="b-1"
+        )
+
+    await decisions.RecordDecisions(report(place.mine), metadata=AS_MINE)
+    of_other = decisions.RecordDecisions(report(place.other), metadata=AS_MINE)
+    assert await refused(of_other) == "FOREIGN_AGENT"
+    elsewhere = decisions.RecordDecisions(report(place.mine, "team"), metadata=AS_MINE)
+    assert await refused(elsewhere) == "NAMESPACE_NOT_FOUND"

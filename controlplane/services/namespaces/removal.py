@@ -10,7 +10,7 @@ Each step can be repeated by anybody: a replica that dies leaves a TERMINATING r
 others finish (`finish_abandoned`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -52,6 +52,10 @@ _BARRIER: Final = ResetCount("removal")
 """A step that changes nothing: its commit is the newest one, whatever came before."""
 
 
+async def _nothing(_namespace: str) -> None:
+    """Erase no log, where there is none."""
+
+
 class NamespaceRemoval:
     """Removes namespaces. Any method may raise NotReady or StoreUnavailable."""
 
@@ -61,12 +65,15 @@ class NamespaceRemoval:
         read_model: ReadModel,
         clock: Clock,
         *,
+        erase_decisions: Callable[[str], Awaitable[None]] = _nothing,
         settle_seconds: float = SETTLE_SECONDS,
         abandoned_seconds: float = ABANDONED_SECONDS,
     ) -> None:
+        """Remove by commits, and what is outside of them, the log of decisions, as told."""
         self._ledger = ledger
         self._read_model = read_model
         self._clock = clock
+        self._erase_decisions = erase_decisions
         self._settle_ms = round(settle_seconds * 1000)
         self._abandoned_ms = round(abandoned_seconds * 1000)
 
@@ -105,6 +112,7 @@ class NamespaceRemoval:
                 await self._restore(record, content, actor)
                 return content
             await self._clear_rights(self._read_model.access, name, actor)
+            await self._erase_decisions(name)
             audit = namespace_audit(actor, "DeleteNamespace", name, "deleted")
             unchanged = Expect(revision=record.revision)
             steps = (Delete(Collection.NAMESPACES, name, unchanged),)
