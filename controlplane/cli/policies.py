@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controlplane.cli import policy_decisions
+from controlplane.cli import (
+    policy_activation,
+    policy_candidates,
+    policy_decisions,
+    policy_kept_tests,
+    policy_settings,
+)
 from controlplane.cli.arguments import json_object, json_pairs
 from controlplane.cli.call import Globals, Output, command
 from controlplane.cli.outcomes import CommandFailed, WrongInput
@@ -342,3 +348,9 @@ async def explain(
 
 
 app.add_typer(policy_decisions.app)
+
+
+app.add_typer(policy_candidates.app, name="candidates")
+app.add_typer(policy_kept_tests.app, name="tests")
+app.add_typer(policy_activation.app)
+app.add_typer(policy_settings.app)
