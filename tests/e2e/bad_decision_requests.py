@@ -45,7 +45,7 @@ def _searches() -> Iterator[Row]:
     yield wrong("QueryDecisions", "a large page", "page_size", query(pageSize=1001))
     yield wrong(
         "QueryDecisions", "a foreign token", "page_token", query(pageToken="x"), "INVALID_CURSOR"
-    )  # noqa: S106, E501 - a place in a list
+    )
     yield wrong("QueryDecisions", "no glob", "action", query(action="***"))
     yield wrong("QueryDecisions", "an unknown effect", "effects", query(effects=[99]))
     yield wrong("QueryDecisions", "no effect", "effects", query(effects=[0]))
@@ -97,7 +97,7 @@ def _reports() -> Iterator[Row]:
     yield wrong(name, "a long latency", "decisions[0].latency", report(made(latency="3601s")))
     yield wrong(
         name, "a long digest", "decisions[0].policy_digest", report(made(policyDigest="d" * 257))
-    )  # noqa: E501
+    )
     yield wrong(
         name, "no id", "decisions[0].decision.decision_id", report(said(decisionId="dec-1"))
     )

@@ -23,6 +23,7 @@ from fleetplane.v1 import (
     lifecycle_service_pb2,
     policy_service_pb2,
 )
+from fleetplane.v1 import decision_service_pb2 as decisions_pb
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import task_service_pb2 as tasks_pb
 from tests.fakes.callers import KnownCallers, agent, bind, make_namespace, showing, unbind, user
