@@ -80,11 +80,11 @@ def _contents() -> Iterator[Row]:
     ):
         yield wrong("CreatePromptVersion", what, named, _version(**fields))
     yield wrong("CreatePromptVersion", "no number", "config.temperature", _not_a_number)
-    for what, fields in (
-        ("a text of 257 KiB", {"text": "x" * 263_168}),
-        ("a config of 17 KiB", {"config": {"a": "x" * 17_408}}),
+    for what, key, value in (
+        ("a text of 257 KiB", "text", "x" * 263_168),
+        ("a config of 17 KiB", "config", {"a": "x" * 17_408}),
     ):
-        request = _version(**fields)
+        request = _version(**{key: value})
         yield refused("CreatePromptVersion", what, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED", request)
 
 
@@ -105,12 +105,13 @@ def _labels() -> Iterator[Row]:
         ("a long override", "override_reason", {"version": 1, "overrideReason": "r" * 1_025}),
     ):
         yield wrong("MoveLabel", what, named, _here("MoveLabel", **about | fields))
-    for method, fields in (
+    named_wrongly: tuple[tuple[str, dict[str, Any]], ...] = (
         ("RemoveLabel", {"label": "latest"}),
         ("SetAgentLabel", {"agentName": "reader", "label": "latest"}),
         ("RemoveLabel", {}),
         ("SetAgentLabel", {"agentName": "reader"}),
-    ):
+    )
+    for method, fields in named_wrongly:
         what = "latest" if fields.get("label") else "no label"
         yield wrong(method, what, "label", _here(method, **about | fields))
     for method in ("SetAgentLabel", "UnsetAgentLabel"):
@@ -174,19 +175,20 @@ def _others() -> Iterator[Row]:
         ),
     )
     for method in ("ListPrompts", "ListPromptVersions", "GetLabelHistory", "ListEvaluations"):
-        named = {} if method == "ListPrompts" else prompt
-        yield wrong(method, "1,001 per page", "page_size", _here(method, **named, pageSize=1_001))
-        token = _here(method, **named, pageToken="AAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+        about = {} if method == "ListPrompts" else prompt
+        yield wrong(method, "1,001 per page", "page_size", _here(method, **about, pageSize=1_001))
+        token = _here(method, **about, pageToken="AAAAAAAAAAAAAAAAAAAAAAAAAAAA")
         yield wrong(method, "a cursor out of thin air", "page_token", token, "INVALID_CURSOR")
     digest = _here("ListEvaluations", **prompt, datasetSha256="md5:1")
     yield wrong("ListEvaluations", "a malformed digest", "dataset_sha256", digest)
     digest = _here("ComparePromptVersions", **prompt, datasetSha256="md5:1")
     yield wrong("ComparePromptVersions", "a malformed digest", "dataset_sha256", digest)
-    for what, named, fields in (
+    unsaid: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("no version", "version", {"contentSha256": DIGEST}),
         ("no digest", "content_sha256", {"version": 1}),
         ("a fallback without a digest", "content_sha256", {"isFallback": True}),
-    ):
+    )
+    for what, named, fields in unsaid:
         yield wrong("MarkPromptUsed", what, named, _here("MarkPromptUsed", **prompt, **fields))
 
 

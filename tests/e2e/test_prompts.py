@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 from fleetplane import (
+    AgentSpec,
+    ExperimentSpec,
     FailedPrecondition,
     FleetClient,
     GateVerdict,
     InvalidArgument,
+    Metric,
     NotFound,
     PromptCache,
     PromptMessage,
@@ -22,6 +26,7 @@ from fleetplane import (
     VariableError,
     VariableSpec,
     VariableType,
+    Variant,
 )
 from tests.fakes.daemon import Daemon, running_daemon
 from tests.fakes.eventually import eventually
@@ -118,7 +123,7 @@ async def test_a_gate_lets_a_label_move_on_evidence_only(client: FleetClient) ->
         "gated", dataset_sha256=DATASET, scorer="exact", reason="care", critical_items=["i7"]
     )
     assert gate.gates[0].min_items == 50
-    told = {"dataset_sha256": DATASET, "scorer": "exact"}
+    told: Any = {"dataset_sha256": DATASET, "scorer": "exact"}
     with pytest.raises(FailedPrecondition, match="not evaluated"):
         await client.move_label("gated", 2, reason="go")
     await client.record_evaluation("gated", 1, scored(*[0.8] * 60), **told)
@@ -132,7 +137,7 @@ async def test_a_gate_lets_a_label_move_on_evidence_only(client: FleetClient) ->
     compared = await client.compare_prompt_versions(
         "gated", 2, baseline_label="production", gate_label="production"
     )
-    assert compared.verdict == GateVerdict.REGRESSION
+    assert GateVerdict(compared.verdict) is GateVerdict.REGRESSION
     assert compared.regressed[0].item_id == "i7"
     moved = await client.move_label("gated", 2, reason="go", override_reason="i7 is obsolete")
     assert moved.overridden
@@ -199,7 +204,7 @@ async def test_labels_pins_and_caches_outlive_a_restart() -> None:
             kept = await client.resolve_prompt("steady", session_id="s-1")
             assert (kept.version, kept.reason) == (first.version, PromptReason.SESSION_PIN)
             compared = await client.compare_prompt_versions("steady", 2, baseline_version=1)
-            assert compared.verdict == GateVerdict.PASS
+            assert GateVerdict(compared.verdict) is GateVerdict.PASS
             assert [m.to_version async for m in client.label_history("steady")] == [2, 1]
 
 
@@ -251,3 +256,40 @@ async def test_a_plane_that_is_away_for_too_long_is_an_error_or_the_fallback() -
                 with pytest.raises(Unavailable):
                     await cache.get("stale")
                 assert (await cache.get("stale", fallback="spare")).is_fallback
+
+
+async def test_an_experiment_gives_each_session_one_version_and_counts_what_is_used(
+    client: FleetClient,
+) -> None:
+    """Pitfall: who is said to have seen B got A."""
+    await write(client, "tried", "one", "two")
+    await client.move_label("tried", 1, reason="go")
+    spec = ExperimentSpec(
+        prompt="tried",
+        variants=(
+            Variant(name="old", weight_bp=5_000, control=True, prompt_version=1),
+            Variant(name="new", weight_bp=5_000, prompt_version=2),
+        ),
+        primary=Metric(name="solved"),
+        coverage_bp=10_000,
+    )
+    await client.create_experiment("tried-out", spec)
+    await client.start_experiment("tried-out")
+    agent = (await client.register(AgentSpec(name="trier", version="1.0.0"))).agent
+    async with client.prompt_cache("tried", agent_id=agent.agent_id, agent_name="trier") as cache:
+        found = {
+            session: await cache.get("tried", session_id=session)
+            for session in (f"s-{number}" for number in range(40))
+        }
+        assert {one.version.version for one in found.values()} == {1, 2}
+        assert {one.reason for one in found.values()} == {PromptReason.EXPERIMENT}
+        assert all(one.experiment == "tried-out" for one in found.values())
+        used = [await client.mark_prompt_used(one) for one in found.values()]
+        assert all(used)
+        await client.stop_experiment("tried-out", reason="enough")
+        for session, one in found.items():
+            again = await client.resolve_prompt(
+                "tried", agent_id=agent.agent_id, session_id=session
+            )
+            assert again.version.version == one.version.version
+            assert again.reason is PromptReason.SESSION_PIN
