@@ -146,6 +146,10 @@ def request_about(plane: Plane, method: str, name: str, namespace: str = HERE) -
     return request
 
 
+def _named(request: Any, name: str, _agent_id: str) -> None:
+    request.agent_name = name
+
+
 def _register(request: Any, name: str, _agent_id: str) -> None:
     request.spec.CopyFrom(agent_pb2.AgentSpec(name=name, version="1.0.0"))
 
@@ -207,6 +211,12 @@ def _action(request: Any, _name: str, _agent_id: str) -> None:
 
 
 _ABOUT: Final[dict[str, Callable[[Any, str, str], None]]] = {
+    "AssignVariant": _named,
+    "WatchExperiments": _named,
+    "RecordExposure": _named,
+    "BatchRecordExposures": _named,
+    "RecordOutcome": _named,
+    "BatchRecordOutcomes": _named,
     "Register": _register,
     "BatchRegister": _batch_register,
     "Heartbeat": _heartbeat,
