@@ -49,7 +49,10 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── ApprovalSuperseded     APPROVAL_SUPERSEDED    policies ask for more by now
     │   ├── GateBlocked            GATE_BLOCKED           the gate of a label does not pass
     │   ├── NotComparable          NOT_COMPARABLE         evaluations of other things
+    │   ├── AuditNotExported       AUDIT_NOT_EXPORTED     only exported audits are trimmed
     │   └── NoCertificateAuthority NO_CERTIFICATE_AUTHORITY
+    ├── OutOfRange
+    │   └── AuditTrimmed           AUDIT_TRIMMED          the audit begins later
     ├── Unauthenticated
     │   ├── CredentialMissing      CREDENTIAL_MISSING
     │   ├── CredentialInvalid      CREDENTIAL_INVALID     says why, in a word

@@ -11,6 +11,7 @@ from controlplane.api.status import code_of, entry_error_of, reason_of, status_o
 from controlplane.domain import errors
 from controlplane.domain.access import refusals as refusals_of_access
 from controlplane.domain.approvals import refusals as refusals_of_approvals
+from controlplane.domain.audit import refusals as refusals_of_audit
 from controlplane.domain.errors import (
     AgentNotFound,
     DomainError,
@@ -24,7 +25,14 @@ from controlplane.domain.prompts import refusals as refusals_of_prompts
 from fleetplane.v1 import error_reason_pb2
 
 MODULES = {
-    one.__name__ for one in (errors, refusals_of_access, refusals_of_approvals, refusals_of_prompts)
+    one.__name__
+    for one in (
+        errors,
+        refusals_of_access,
+        refusals_of_approvals,
+        refusals_of_audit,
+        refusals_of_prompts,
+    )
 }
 REASONS = [value.name for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values]
 
