@@ -4,17 +4,19 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.domain.approvals.digest import (
     bind,
     canonical,
+    chained,
     digest_of,
     is_unbroken,
     within_ceilings,
 )
-from controlplane.domain.approvals.model import ApprovalDecision
+from controlplane.domain.approvals.model import ApprovalDecision, Entry, EntryKind
 from controlplane.domain.approvals.votes import decided
 from controlplane.domain.errors import InvalidArgument
 from tests.fakes.approvals import ACTION, NOW, NS, approval, voter
@@ -73,6 +75,32 @@ def test_texts_are_equal_only_if_what_they_say_is(one, other):
     texts = [canonical(NS, replace(ACTION, context=context)) for context in (one, other)]
     if texts[0] == texts[1]:
         assert one == other
+
+
+BOUND = ("agent_id", "agent_name", "agent_version", "session_id", "action", "tool")
+
+
+@given(_contexts)
+def test_the_fast_way_writes_what_the_general_way_writes(context):
+    said = {"v": 1, "namespace": NS, "context": context}
+    said |= {name: getattr(ACTION, name) for name in BOUND}
+    assert canonical(NS, replace(ACTION, context=context)) == rfc8785.dumps(said)
+
+
+@given(st.text(), st.integers(0, 2**50), st.lists(st.text(max_size=5), max_size=3))
+def test_so_it_does_for_lines_of_the_record(text, number, subjects):
+    entry = Entry(
+        sequence=1,
+        kind=EntryKind.GRANT,
+        by=text,
+        at_ms=number,
+        comment=text,
+        subjects=tuple(subjects),
+    )
+    fields = ("by", "at_ms", "sequence", "stage", "comment", "id", "delegate", "until_ms")
+    said = {name: getattr(entry, name) for name in fields}
+    said |= {"kind": "GRANT", "before": text, "subjects": subjects}
+    assert chained(entry, text) == hashlib.sha256(rfc8785.dumps(said)).hexdigest()
 
 
 def test_what_json_cannot_say_exactly_is_refused():
