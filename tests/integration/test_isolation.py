@@ -504,9 +504,10 @@ async def test_decisions_are_seen_in_their_namespace_and_reported_by_their_agent
     of_mine = decisions_pb.GetDecisionRequest(decision_id=answer.decision_id)
     found = await decisions.GetDecision(of_mine, metadata=AS_ROOT)
     assert found.decision.agent_id == place.mine.agent_id
-    assert await refused(decisions.GetDecision(of_mine, metadata=AS_MINE)) == "FOREIGN_AGENT"
+    assert await refused(decisions.GetDecision(of_mine, metadata=AS_MINE)) == "PERMISSION_DENIED"
     everything = decisions_pb.QueryDecisionsRequest()
-    assert await refused(decisions.QueryDecisions(everything, metadata=AS_MINE)) == "FOREIGN_AGENT"
+    searched = decisions.QueryDecisions(everything, metadata=AS_MINE)
+    assert await refused(searched) == "PERMISSION_DENIED"
     in_team = decisions_pb.GetDecisionRequest(namespace="team", decision_id=answer.decision_id)
     assert await refused(decisions.GetDecision(in_team, metadata=AS_ROOT)) == "DECISION_NOT_FOUND"
     assert await refused(decisions.GetDecision(in_team, metadata=AS_ANN)) == "NAMESPACE_NOT_FOUND"
