@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from controlplane import governance_wiring
 from controlplane.tasks.experiment_watcher import ExperimentWatcher
+from controlplane.wiring import governance
 from fleetplane.v1 import config_service_pb2, prompt_service_pb2, prompt_service_pb2_grpc
 from fleetplane.v1 import experiment_service_pb2 as pb
 from tests.fakes.eventually import eventually
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.fixture
 async def replica(monkeypatch) -> AsyncIterator[MemoryReplica]:
     quick = functools.partial(ExperimentWatcher, period_seconds=0.05)
-    monkeypatch.setattr(governance_wiring, "ExperimentWatcher", quick)
+    monkeypatch.setattr(governance, "ExperimentWatcher", quick)
     async with memory_replica() as made:
         yield made
 

@@ -1,6 +1,6 @@
 """Builds what has to do with approvals.
 
-Constructor calls only, like `wiring`, which calls it.
+Constructor calls only, like `replica`, which calls it.
 """
 
 from collections.abc import Callable, Coroutine

@@ -5,36 +5,19 @@ in the order of their dependencies.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import grpc
 
-from controlplane.access_wiring import AccessParts
 from controlplane.api.drain import Drain as Shutdown
 from controlplane.api.pagination import PageTokens
 from controlplane.api.streams import StreamKeeper, StreamLimits
 from controlplane.api.v1.config_service import ConfigService
 from controlplane.api.v1.heartbeat import HeartbeatStream
-from controlplane.api.v1.lifecycle_service import LifecycleService
 from controlplane.api.v1.registry_service import RegistryService
-from controlplane.api.v1.rollout_service import RolloutService
-from controlplane.api.v1.routing_service import RoutingService
-from controlplane.api.v1.task_service import TaskService
-from controlplane.approvals_wiring import ApprovalParts
-from controlplane.domain.audit.chain import NO_KEYS, Keys
 from controlplane.domain.liveness import LivenessSettings
-from controlplane.governance_wiring import GovernanceParts, Ground
-from controlplane.policy_wiring import PolicyParts, policy_defaults
-from controlplane.services.access.ports import (
-    CertificateAuthority,
-    CertificateReader,
-    TokenVerifier,
-)
-from controlplane.services.approvals.notices import Webhook
 from controlplane.services.audit.attribution import AttributedLedger
-from controlplane.services.audit.ports import AuditLog
 from controlplane.services.beats import BeatIntake
 from controlplane.services.configs import Configs
 from controlplane.services.convergence import Convergence
@@ -44,69 +27,27 @@ from controlplane.services.extra_schemas import ExtraSchemas
 from controlplane.services.hub import Hub, acknowledgements_topic
 from controlplane.services.lifecycle.activation import PolicyActivation
 from controlplane.services.lifecycle.commands import Commands
-from controlplane.services.lifecycle.drains import Drains
-from controlplane.services.lifecycle.emergency_stops import EmergencyStops
-from controlplane.services.lifecycle.lifecycle import Lifecycle
 from controlplane.services.liveness import Liveness
-from controlplane.services.policies.decision_log_port import DecisionLog
-from controlplane.services.ports import BeatLog, ChangeFeed, IdSource, Ledger
 from controlplane.services.read_model import NamespaceView, ReadModel
 from controlplane.services.registry import Registry
 from controlplane.services.rollouts.reconciler import RolloutReconciler
-from controlplane.services.rollouts.rollouts import Rollouts
-from controlplane.services.routing.routes import Routes
-from controlplane.services.store_clock import LearningClock
-from controlplane.services.tasks.assignment import TaskAssigner
-from controlplane.services.tasks.data import TaskData
-from controlplane.services.tasks.delivery import TaskDelivery
-from controlplane.services.tasks.leases import TaskLeases
-from controlplane.services.tasks.recovery import TaskRecovery
-from controlplane.services.tasks.tasks import Tasks
 from controlplane.services.visible_ledger import VisibleLedger
 from controlplane.settings import Settings
 from controlplane.tasks.beat_flusher import BeatFlusher
-from controlplane.tasks.drain_reconciler import DrainReconciler
 from controlplane.tasks.follower import Follower
 from controlplane.tasks.liveness_sweeper import LivenessSweeper
 from controlplane.tasks.rollout_reconciler import RolloutLoop
-from controlplane.tasks.task_dispatcher import TaskDispatcher
+from controlplane.wiring.access import AccessParts
+from controlplane.wiring.approvals import ApprovalParts
+from controlplane.wiring.governance import GovernanceParts, Ground
+from controlplane.wiring.policies import PolicyParts, policy_defaults
+from controlplane.wiring.ports import Loop, OnTransition, Ports
+from controlplane.wiring.work import WorkParts
 from fleetplane.v1 import (
     config_service_pb2_grpc,
     lifecycle_service_pb2_grpc,
     registry_service_pb2_grpc,
-    rollout_service_pb2_grpc,
-    routing_service_pb2_grpc,
-    task_service_pb2_grpc,
 )
-
-Loop = Callable[[], Coroutine[Any, Any, None]]
-"""Something that runs as long as the replica does."""
-
-OnTransition = Callable[[str, str], None]
-"""Called with rollout id and point, directly before and after each commit of a rollout."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """What a replica stands on."""
-
-    ledger: Ledger
-    feed: ChangeFeed
-    beat_log: BeatLog
-    audit_log: AuditLog
-    decision_log: DecisionLog
-    clock: LearningClock
-    ids: IdSource
-    verifier: TokenVerifier | None = None
-    """Of tokens of an identity provider; None: there is none."""
-    reader: CertificateReader | None = None
-    """Of client certificates; None: no port demands them."""
-    authority: CertificateAuthority | None = None
-    """Signs the certificates of agents; None: nobody does."""
-    webhook: Webhook | None = None
-    """Is told of approvals; None: nobody is."""
-    audit_keys: Keys = NO_KEYS
-    """What the audit is sealed with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,32 +163,17 @@ class _Builder:
             )
         )
         self._intake = BeatIntake(ports.clock, self._liveness_settings, self._acknowledged)
-        self._assigner = TaskAssigner(ports.ledger, self._read_model, ports.clock)
-        self._recovery = TaskRecovery(
-            self._visible,
-            self._read_model,
-            self._assigner,
-            ports.clock,
-            accept_ms=_ms(settings.task_accept_seconds),
-            retention_ms=_ms(settings.task_retention_seconds),
-            pin_ms=_ms(settings.session_pin_seconds),
-        )
-        self._task_data = TaskData(ports.ledger)
-        self._delivery = TaskDelivery(
-            self._visible,
-            self._read_model,
-            self._task_data,
-            ports.ids,
-            assigner=self._assigner,
-        )
-        self._drains = Drains(self._visible, self._read_model, ports.clock, self._recovery)
-        self._stops = EmergencyStops(
-            self._visible,
-            self._read_model,
-            self._recovery,
-            ports.ids,
-            ports.clock,
-            is_draining=self._shutdown.draining.is_set,
+        self._work = WorkParts(
+            settings,
+            ledger=ports.ledger,
+            visible=self._visible,
+            read_model=self._read_model,
+            clock=ports.clock,
+            ids=ports.ids,
+            quotas=self._quotas,
+            page_tokens=self._tokens,
+            keeper=self._keeper,
+            shutdown=shutdown,
         )
         self._liveness = Liveness(
             self._visible,
@@ -261,18 +187,15 @@ class _Builder:
     def build(self) -> Replica:
         registry = self._registry_service()
         config = self._config_service()
-        lifecycle = self._lifecycle_service()
-        task = self._task_service()
-        routing = RoutingService(Routes(self._visible, self._read_model), self._tokens)
-        rollout = self._rollout_service()
+        lifecycle = self._work.lifecycle_service(
+            self._approvals.activating, self._access.guard, self._access.may
+        )
 
         def add_services(server: grpc.aio.Server) -> None:
             registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
             config_service_pb2_grpc.add_ConfigServiceServicer_to_server(config, server)
             lifecycle_service_pb2_grpc.add_LifecycleServiceServicer_to_server(lifecycle, server)
-            task_service_pb2_grpc.add_TaskServiceServicer_to_server(task, server)
-            routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(routing, server)
-            rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollout, server)
+            self._work.add_services(server)
             self._access.add_services(server)
             self._governance.add_services(server)
             self._approvals.add_services(server)
@@ -296,10 +219,6 @@ class _Builder:
         flusher = BeatFlusher(self._intake, ports.beat_log, read_model, clock)
         expiry = Expiry(ports.ledger, ports.beat_log, read_model, self._liveness_settings, clock)
         sweeper = LivenessSweeper(expiry, flusher, read_model, clock)
-        drains = DrainReconciler(self._drains, self._stops, read_model, clock)
-        dispatcher = TaskDispatcher(
-            self._assigner, self._recovery, self._delivery, read_model, clock
-        )
         reconciler = RolloutReconciler(
             ports.ledger,
             read_model,
@@ -313,9 +232,8 @@ class _Builder:
             follower.run,
             flusher.run,
             sweeper.run,
-            dispatcher.run,
-            drains.run,
             rollouts.run,
+            *self._work.loops(),
             *self._access.loops(),
             *self._governance.loops(),
             *self._approvals.loops(),
@@ -334,7 +252,7 @@ class _Builder:
             self._liveness_settings,
             self._keeper,
             commands=Commands(self._read_model, self._clock),
-            stops=self._stops,
+            stops=self._work.stops,
             budget_of=self._access.limits.beat_budget if self._settings.authenticates else None,
         )
         return RegistryService(
@@ -369,48 +287,6 @@ class _Builder:
             self._keeper,
             self._access.guard,
         )
-
-    def _lifecycle_service(self) -> LifecycleService:
-        lifecycle = Lifecycle(
-            self._visible,
-            self._read_model,
-            self._approvals.activating,
-            self._drains,
-            self._recovery,
-            self._clock,
-        )
-        return LifecycleService(
-            lifecycle,
-            self._drains,
-            self._stops,
-            self._shutdown,
-            self._access.guard,
-            self._access.may,
-        )
-
-    def _task_service(self) -> TaskService:
-        tasks = Tasks(
-            self._visible,
-            self._read_model,
-            self._ports.ids,
-            self._task_data,
-            self._assigner,
-            self._clock,
-            max_waiting=self._settings.max_waiting_tasks,
-            quotas=self._quotas,
-        )
-        leases = TaskLeases(
-            self._visible,
-            self._read_model,
-            self._assigner,
-            self._clock,
-            pin_ms=_ms(self._settings.session_pin_seconds),
-        )
-        return TaskService(tasks, leases, self._delivery, self._tokens, self._keeper)
-
-    def _rollout_service(self) -> RolloutService:
-        rollouts = Rollouts(self._visible, self._read_model, self._ports.ids, self._clock)
-        return RolloutService(rollouts, self._tokens, self._keeper)
 
 
 def liveness_settings(settings: Settings) -> LivenessSettings:

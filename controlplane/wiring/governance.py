@@ -1,6 +1,6 @@
 """Builds what governs agents: recorded decisions, approvals, prompts, experiments, the audit.
 
-Constructor calls only, like `wiring`, which calls it.
+Constructor calls only, like `replica`, which calls it.
 """
 
 from collections.abc import Callable, Coroutine
