@@ -21,6 +21,8 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── TokenNotFound          TOKEN_NOT_FOUND
     │   ├── ApprovalNotFound       APPROVAL_NOT_FOUND
     │   ├── PromptNotFound         PROMPT_NOT_FOUND
+    │   ├── ExperimentNotFound     EXPERIMENT_NOT_FOUND
+    │   ├── NotExposed             NOT_EXPOSED            a unit that has seen nothing
     │   ├── PromptVersionNotFound  PROMPT_VERSION_NOT_FOUND
     │   ├── LabelNotFound          LABEL_NOT_FOUND
     │   ├── EvaluationNotFound     EVALUATION_NOT_FOUND   of that version, data set and scorer
@@ -28,6 +30,7 @@ chosen in one place, `controlplane/api/status.py`.
     ├── AlreadyExists
     │   ├── AgentExists            AGENT_EXISTS           name@version is taken; says by whom
     │   ├── PolicyExists           POLICY_EXISTS
+    │   ├── ExperimentExists       EXPERIMENT_EXISTS
     │   ├── NamespaceExists        NAMESPACE_EXISTS
     │   ├── VoteConflict           VOTE_CONFLICT          a vote stands
     │   └── RequestIdReused        REQUEST_ID_REUSED      same request_id, other content
@@ -39,6 +42,7 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── ActivationPending      ACTIVATION_PENDING     a policy wants an approval
     │   ├── LeaseFenced            LEASE_FENCED           the lease of the task has ended
     │   ├── RolloutActive          ROLLOUT_ACTIVE         one rollout per agent name
+    │   ├── ExperimentActive       EXPERIMENT_ACTIVE      one experiment per subject
     │   ├── NamespaceNotEmpty      NAMESPACE_NOT_EMPTY
     │   ├── NamespaceTerminating   NAMESPACE_TERMINATING
     │   ├── ApprovalNotOpen        APPROVAL_NOT_OPEN      it is in another state

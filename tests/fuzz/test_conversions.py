@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import controlplane.api.convert as package
 from controlplane.api.convert.lifecycle import Target
 from controlplane.domain.errors import DomainError
+from controlplane.domain.experiments.model import Subject, SubjectKind
 from controlplane.services.ports import RequestKey
 from fleetplane.v1 import lifecycle_service_pb2
 from tests.fakes.fuzzing import FUZZED, integers, messages, texts
@@ -42,6 +43,7 @@ _STAND_INS: Final[Mapping[Any, st.SearchStrategy[Any]]] = {
     Message: messages(lifecycle_service_pb2.ActivateRequest.DESCRIPTOR),
     Target: messages(lifecycle_service_pb2.DrainRequest.DESCRIPTOR),
     RequestKey: st.none(),
+    Subject: st.builds(Subject, kind=st.sampled_from(SubjectKind), name=texts),
     types.NoneType: st.none(),
     str: texts,
     int: integers,

@@ -21,6 +21,7 @@ from controlplane.domain.errors import (
     NoCandidate,
     StoreUnavailable,
 )
+from controlplane.domain.experiments import refusals as refusals_of_experiments
 from controlplane.domain.prompts import refusals as refusals_of_prompts
 from fleetplane.v1 import error_reason_pb2
 
@@ -31,6 +32,7 @@ MODULES = {
         refusals_of_access,
         refusals_of_approvals,
         refusals_of_audit,
+        refusals_of_experiments,
         refusals_of_prompts,
     )
 }
