@@ -1,6 +1,5 @@
 """`fleetplane policies decisions` and `why`: what was decided, and how that came about."""
 
-import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -143,6 +142,8 @@ async def _follow(
     shown: "list[pb.DecisionEntry]",
 ) -> None:
     """Show what is recorded from now on, each entry once."""
+    import asyncio  # noqa: PLC0415  # not for help
+
     seen = deque((one.SerializeToString() for one in shown), maxlen=REMEMBERED)
     while True:
         await asyncio.sleep(FOLLOW_SECONDS)

@@ -15,6 +15,7 @@ from fleetplane._channel import ChannelConfig, RetryPolicy, TlsConfig
 from fleetplane._client import FleetClient
 from fleetplane._config import EffectiveConfig, Position, Scope
 from fleetplane._dealing import DealtVariant
+from fleetplane._decisions import DecisionFilter
 from fleetplane._details import FieldViolation
 from fleetplane._enrolled import EnrolledIdentity
 from fleetplane._enums import (
@@ -167,6 +168,7 @@ __all__ = [
     "DeadlineExceeded",
     "DealtVariant",
     "DecisionDurability",
+    "DecisionFilter",
     "DecisionLogRule",
     "DrainAction",
     "DrainPhase",
