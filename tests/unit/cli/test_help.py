@@ -84,6 +84,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
         (["tasks", "submit", "--help"], HEAVY),
         (["routes", "--help"], HEAVY),
         (["rollout", "start", "--help"], HEAVY),
+        (["experiments", "create", "--help"], HEAVY),
         (["prompts", "eval", "--help"], HEAVY),
         (["demo", "--help"], HEAVY),
         (["login", "--help"], HEAVY),
