@@ -53,7 +53,8 @@ def experiment_from_proto(key: str, spec: pb.ExperimentSpec) -> Experiment:
         InvalidArgument: with every field that cannot be read.
     """
     wrong: list[FieldViolation] = []
-    subject, variants, plan, unit = _NO_SUBJECT, (), _DEFAULTS, UnitKind.SESSION
+    variants: tuple[Variant, ...] = ()
+    subject, plan, unit = _NO_SUBJECT, _DEFAULTS, UnitKind.SESSION
     with collecting(wrong):
         subject = subject_from_proto(spec.subject)
     with collecting(wrong):
