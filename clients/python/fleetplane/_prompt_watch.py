@@ -81,9 +81,7 @@ class PromptWatch(Watch[pb.WatchPromptsResponse, PromptState]):
                 version = PromptVersion.from_message(message.version)
                 self._contents[version.prompt, version.version] = version
             case "update":
-                position = Position.from_message(message.position)
-                self._ready.append(self._updated(message.update, position))
-                self._held[message.update.prompt] = (position, message.update.digest)
+                self._take(message.update, Position.from_message(message.position))
             case "go_away":
                 return message.go_away
             case _:
@@ -91,6 +89,21 @@ class PromptWatch(Watch[pb.WatchPromptsResponse, PromptState]):
         if message.synced:
             self._synced = True
         return None
+
+    def _take(self, update: pb.PromptUpdate, position: Position) -> None:
+        missing = [
+            one.version
+            for one in update.labels
+            if (update.prompt, one.version) not in self._contents
+        ]
+        if missing:
+            # A label without its content is of no use: begin anew with this prompt.
+            self._held[update.prompt] = (NOWHERE, "")
+            self._drop()
+            self._wait = self._backoff.next()
+            return
+        self._ready.append(self._updated(update, position))
+        self._held[update.prompt] = (position, update.digest)
 
     def _updated(self, update: pb.PromptUpdate, position: Position) -> PromptState:
         before = self._states.get(update.prompt)

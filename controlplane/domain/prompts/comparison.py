@@ -92,8 +92,8 @@ def compare(candidate: Side, baseline: Side, rules: LabelGate, *, seed: int) -> 
     elif interval.low <= -rules.max_drop:
         text = (
             f"the mean score changed by {interval.mean:+.4f} "
-            f"(95 % interval {interval.low:+.4f} to {interval.high:+.4f}), "
-            f"not surely by more than {-rules.max_drop:+.4f}"
+            f"(95 % interval {interval.low:+.4f} to {interval.high:+.4f}): "
+            f"a fall by {rules.max_drop:g} is not ruled out"
         )
         is_worse = interval.mean <= -rules.max_drop or interval.high < 0
         (findings.worse if is_worse else findings.lacking)(text)
