@@ -13,10 +13,12 @@ from controlplane.domain.errors import (
     FieldViolation,
     InvalidArgument,
     InvalidTransition,
-    LeaseFenced,
 )
 from controlplane.domain.task_limits import validate_spec
 from controlplane.domain.tasks import MAX_HOPS, Hop, Task, TaskReason, TaskSpec, TaskState
+from controlplane.domain.work_refusals import (
+    LeaseFenced,
+)
 
 __all__ = [
     "MAX_RETRY_PAUSE_MS",

@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from controlplane.domain.agents import Instance
-from controlplane.domain.errors import DomainError, InvalidTransition, LeaseFenced, TaskNotFound
+from controlplane.domain.errors import (
+    DomainError,
+    InvalidTransition,
+)
 from controlplane.domain.task_rules import Lease
 from controlplane.domain.tasks import DrainAction, Task, TaskSpec, TaskState
+from controlplane.domain.work_refusals import (
+    LeaseFenced,
+    TaskNotFound,
+)
 from controlplane.services.tasks.tasks import Submission
 from tests.fakes.fleet import FakeBeat
 from tests.fakes.work_machine import AgentsMachine, deactivate, drain, nth, pick, replicas

@@ -45,6 +45,12 @@ RANGES = [
     ("overload_lag_seconds", (0.05, 60), (0.04, 60.1)),
     ("handshake_seconds", (0.1, 60), (0.09, 60.1)),
     ("idle_connection_seconds", (0.1, 86_400), (0.09, 86_400.1)),
+    ("approval_retention_seconds", (600, 7_776_000), (599.9, 7_776_000.1)),
+    ("max_prompts", (1, 100_000), (0, 100_001)),
+    ("max_prompt_bytes", (1_024, 1_073_741_824), (1_023, 1_073_741_825)),
+    ("prompt_pin_seconds", (1, 31_536_000), (0.9, 31_536_000.1)),
+    ("max_prompt_pins", (0, 10_000_000), (-1, 10_000_001)),
+    ("prompt_evaluations_kept", (2, 10_000), (1, 10_001)),
 ]
 
 # What fits the other times at both ends of a range.
@@ -224,6 +230,12 @@ def test_the_defaults_are_what_the_domain_documents():
         ("idle_connection_seconds", "1", 1.0),
         ("approval_webhook_url", "https://hooks.example", "https://hooks.example"),
         ("approval_webhook_secret_file", "/etc/hook", Path("/etc/hook")),
+        ("approval_retention_seconds", "600", 600.0),
+        ("max_prompts", "1", 1),
+        ("max_prompt_bytes", "1024", 1024),
+        ("prompt_pin_seconds", "1", 1.0),
+        ("max_prompt_pins", "0", 0),
+        ("prompt_evaluations_kept", "2", 2),
     ],
 )
 def test_every_setting_is_read_from_its_variable(monkeypatch, name, text, value):

@@ -17,7 +17,6 @@ from controlplane.domain.drain_rules import (
 from controlplane.domain.drains import Drain, DrainPhase, DrainThen, drain_key
 from controlplane.domain.errors import (
     AgentNotFound,
-    DrainNotFound,
     InstanceNotFound,
     InvalidArgument,
     InvalidTransition,
@@ -25,6 +24,9 @@ from controlplane.domain.errors import (
     StoreUnavailable,
 )
 from controlplane.domain.identity import Caller
+from controlplane.domain.work_refusals import (
+    DrainNotFound,
+)
 from controlplane.services.families import caught_up
 from controlplane.services.hub import drain_topic
 from controlplane.services.lifecycle.deactivation import HandOver

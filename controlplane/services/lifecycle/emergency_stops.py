@@ -14,8 +14,13 @@ from typing import Final
 from controlplane.domain.agents import REVIVABLE_REASONS, Agent, AgentStatus
 from controlplane.domain.drain_rules import require_reason
 from controlplane.domain.drains import EmergencyStop
-from controlplane.domain.errors import InvalidArgument, StopNotFound
+from controlplane.domain.errors import (
+    InvalidArgument,
+)
 from controlplane.domain.identity import Caller
+from controlplane.domain.work_refusals import (
+    StopNotFound,
+)
 from controlplane.services.families import caught_up
 from controlplane.services.hub import Subscription, agents_topic, stop_topic
 from controlplane.services.lifecycle.deactivation import HandOver, deactivation

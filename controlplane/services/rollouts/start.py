@@ -9,7 +9,6 @@ from controlplane.domain.errors import (
     AgentNotFound,
     InvalidArgument,
     InvalidTransition,
-    RolloutActive,
 )
 from controlplane.domain.registration import content_equal, validate_spec
 from controlplane.domain.rollouts.model import Phase, Plan, Rollout, active_rollout_key
@@ -17,6 +16,9 @@ from controlplane.domain.rollouts.operations import superseded
 from controlplane.domain.rollouts.shares import route_of
 from controlplane.domain.rollouts.transitions import Transition, TransitionName
 from controlplane.domain.routes import WHOLE_BP, Route
+from controlplane.domain.work_refusals import (
+    RolloutActive,
+)
 from controlplane.services.ports import (
     ABSENT,
     Collection,

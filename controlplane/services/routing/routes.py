@@ -11,14 +11,16 @@ from controlplane.domain.errors import (
     FieldViolation,
     InvalidArgument,
     RevisionConflict,
-    RolloutActive,
-    RouteNotFound,
     StoreUnavailable,
 )
 from controlplane.domain.identity import Caller
 from controlplane.domain.rollouts.model import active_rollout_key
 from controlplane.domain.route_rules import validate_shares
 from controlplane.domain.routes import Route, Share
+from controlplane.domain.work_refusals import (
+    RolloutActive,
+    RouteNotFound,
+)
 from controlplane.services.ports import (
     ABSENT,
     AuditEntry,

@@ -9,8 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from controlplane.domain.errors import FailedPrecondition, StoreUnavailable, TaskNotFound
+from controlplane.domain.errors import (
+    FailedPrecondition,
+    StoreUnavailable,
+)
 from controlplane.domain.tasks import Task
+from controlplane.domain.work_refusals import (
+    TaskNotFound,
+)
 from controlplane.services.ports import (
     AuditEntry,
     Collection,

@@ -8,8 +8,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final
 
-from controlplane.domain.errors import TaskNotFound
 from controlplane.domain.tasks import Task
+from controlplane.domain.work_refusals import (
+    TaskNotFound,
+)
 from controlplane.services.hub import Subscription, task_topic
 from controlplane.services.ports import Collection, Ledger, Position
 from controlplane.services.read_model import ReadModel

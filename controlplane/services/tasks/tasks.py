@@ -13,13 +13,15 @@ from controlplane.domain.access.refusals import QuotaExceeded
 from controlplane.domain.errors import (
     DomainError,
     LimitExceeded,
-    TaskNotFound,
 )
 from controlplane.domain.identity import Caller
 from controlplane.domain.namespaces import Quota
 from controlplane.domain.task_limits import validate_message, validate_spec
 from controlplane.domain.task_rules import ended, submitted
 from controlplane.domain.tasks import Task, TaskReason, TaskSpec, TaskState
+from controlplane.domain.work_refusals import (
+    TaskNotFound,
+)
 from controlplane.services.families import commit_each
 from controlplane.services.namespaces.quotas import NO_QUOTAS, Claims, IsThere, QuotaKeeper
 from controlplane.services.ports import (

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.errors import InvalidArgument, InvalidTransition, LeaseFenced
+from controlplane.domain.errors import (
+    InvalidArgument,
+    InvalidTransition,
+)
 from controlplane.domain.task_limits import (
     MAX_DATA_BYTES,
     validate_message,
@@ -27,6 +30,9 @@ from controlplane.domain.task_rules import (
     validate_spec,
 )
 from controlplane.domain.tasks import MAX_HOPS, Task, TaskReason, TaskSpec, TaskState
+from controlplane.domain.work_refusals import (
+    LeaseFenced,
+)
 
 SPEC = TaskSpec(kind="summarize", agent_name="researcher")
 NOW = 1_000_000

@@ -8,13 +8,15 @@ from controlplane.domain.agents import STOPPED, AgentStatus
 from controlplane.domain.drains import DrainPhase, DrainThen
 from controlplane.domain.errors import (
     AgentNotFound,
-    DrainNotFound,
     InstanceNotFound,
     InvalidArgument,
     InvalidTransition,
 )
 from controlplane.domain.task_rules import Lease, completed
 from controlplane.domain.tasks import DrainAction, TaskReason, TaskState
+from controlplane.domain.work_refusals import (
+    DrainNotFound,
+)
 from controlplane.services.lifecycle.drain_progress import KEPT_MS
 from controlplane.services.ports import RequestKey
 from controlplane.services.tasks.steps import task_steps

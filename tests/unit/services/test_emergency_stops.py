@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from controlplane.domain.agents import LOST, AgentStatus
-from controlplane.domain.errors import InvalidArgument, StopNotFound, StoreUnavailable
+from controlplane.domain.errors import (
+    InvalidArgument,
+    StoreUnavailable,
+)
+from controlplane.domain.work_refusals import (
+    StopNotFound,
+)
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.lifecycle.emergency_stops import EmergencyStops, StopOutcome
 from controlplane.services.lifecycle.stop_records import KEPT_MS

@@ -5,8 +5,10 @@ from contextlib import aclosing
 
 import pytest
 
-from controlplane.domain.errors import RolloutNotFound
 from controlplane.domain.rollouts.model import Phase, Rollout
+from controlplane.domain.work_refusals import (
+    RolloutNotFound,
+)
 from controlplane.services.ports import Position
 from tests.fakes.plane import NS
 from tests.fakes.rollout_world import NAME, OLD, RolloutWorld

@@ -9,12 +9,14 @@ from controlplane.domain.errors import (
     AgentNotFound,
     InvalidArgument,
     InvalidTransition,
-    RolloutActive,
-    RolloutNotFound,
     StoreUnavailable,
 )
 from controlplane.domain.rollouts.model import PauseReason, Phase, Plan, Rollout, Step
 from controlplane.domain.routes import Route, Share
+from controlplane.domain.work_refusals import (
+    RolloutActive,
+    RolloutNotFound,
+)
 from controlplane.services.ports import Collection, Put, RequestKey
 from controlplane.services.rollouts.rollouts import RolloutOrder, Rollouts
 from tests.fakes.faulty_store import FaultyLedger

@@ -10,11 +10,13 @@ from controlplane.domain.errors import (
     InvalidArgument,
     RequestIdReused,
     RevisionConflict,
-    RolloutActive,
-    RouteNotFound,
     StoreUnavailable,
 )
 from controlplane.domain.routes import Route, Share
+from controlplane.domain.work_refusals import (
+    RolloutActive,
+    RouteNotFound,
+)
 from controlplane.services.ports import (
     ABSENT,
     AuditEntry,

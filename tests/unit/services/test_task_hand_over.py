@@ -3,8 +3,10 @@
 import pytest
 
 from controlplane.domain.agents import AgentStatus
-from controlplane.domain.errors import LeaseFenced
 from controlplane.domain.tasks import DrainAction, TaskReason, TaskState
+from controlplane.domain.work_refusals import (
+    LeaseFenced,
+)
 from controlplane.services.tasks.recovery import HandedOver
 from tests.fakes.work_fleet import AGENT, NS, WorkFleet
 

@@ -8,14 +8,16 @@ from controlplane.domain.agents import AgentStatus
 from controlplane.domain.errors import (
     InvalidArgument,
     InvalidTransition,
-    LeaseFenced,
     StoreUnavailable,
-    TaskNotFound,
 )
 from controlplane.domain.rollouts.model import outcome_counter
 from controlplane.domain.routes import Route, SessionPin, Share, pin_key
 from controlplane.domain.task_rules import Lease
 from controlplane.domain.tasks import TaskReason, TaskState
+from controlplane.domain.work_refusals import (
+    LeaseFenced,
+    TaskNotFound,
+)
 from controlplane.services.ports import Collection, ConditionFailed, Delete, Put, Transaction
 from tests.fakes.plane import CALLER, NS
 from tests.fakes.task_plane import AGENT, AUDIT, PIN_MS, TaskPlane

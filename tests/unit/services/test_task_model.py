@@ -10,11 +10,16 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.domain.errors import InvalidTransition, LeaseFenced
+from controlplane.domain.errors import (
+    InvalidTransition,
+)
 from controlplane.domain.rollouts.model import outcome_counter
 from controlplane.domain.routes import Route, Share
 from controlplane.domain.task_rules import Lease, ended
 from controlplane.domain.tasks import Task, TaskReason, TaskState
+from controlplane.domain.work_refusals import (
+    LeaseFenced,
+)
 from controlplane.services.ports import Collection, ConditionFailed, Put, Transaction
 from controlplane.services.tasks.index import attempt_failed
 from tests.fakes.plane import CALLER, NS

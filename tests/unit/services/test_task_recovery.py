@@ -3,9 +3,14 @@
 import pytest
 
 from controlplane.domain.agents import InstanceState
-from controlplane.domain.errors import LeaseFenced, StoreUnavailable
+from controlplane.domain.errors import (
+    StoreUnavailable,
+)
 from controlplane.domain.routes import SessionPin, pin_key
 from controlplane.domain.tasks import TaskReason, TaskState
+from controlplane.domain.work_refusals import (
+    LeaseFenced,
+)
 from controlplane.services.ports import Collection, Put
 from controlplane.services.tasks.recovery import SWEEP_LIMIT
 from controlplane.services.tasks.upkeep import PER_COMMIT, REMOVED_AT_ONCE, SCAN_SECONDS

@@ -11,10 +11,12 @@ from controlplane.domain.errors import (
     InvalidArgument,
     InvalidTransition,
     RequestIdReused,
-    TaskNotFound,
 )
 from controlplane.domain.task_limits import MAX_DATA_BYTES
 from controlplane.domain.tasks import TaskReason, TaskSpec, TaskState
+from controlplane.domain.work_refusals import (
+    TaskNotFound,
+)
 from controlplane.services.ports import Collection, Position, Transaction
 from controlplane.services.tasks.data import TaskData, TaskPart, data_key
 from controlplane.services.tasks.pages import SLICE
