@@ -23,7 +23,7 @@ from fleetplane.v1 import agent_pb2, audit_service_pb2_grpc
 from fleetplane.v1 import audit_service_pb2 as pb
 from fleetplane.v1 import config_service_pb2 as config_pb
 from fleetplane.v1 import registry_service_pb2 as registry_pb
-from tests.fakes.callers import KnownCallers, agent, bind, make_namespace, showing, user
+from tests.fakes.callers import KnownCallers, agent, bind, make_namespace, showing, unbind, user
 from tests.fakes.clock import FakeClock
 from tests.fakes.eventually import eventually
 from tests.fakes.memory_replica import MemoryReplica, memory_replica
@@ -140,6 +140,25 @@ async def test_watchers_of_one_namespace_hear_nothing_of_another(place):
     assert event.sequence == first.bookmark + 1
     assert event.object == "config/namespace"
     watch.cancel()
+
+
+async def test_the_cursor_of_one_audit_is_useless_in_another(place):
+    await place.replica.config.UpdateConfig(_change("team", 0.25), metadata=AS_ROOT)
+    first = pb.ListEventsRequest(namespace="team", page_size=1)
+    page = await place.audit.ListEvents(first, metadata=AS_ROOT)
+    assert page.next_page_token
+    for namespace in ("secret", SYSTEM_NAMESPACE):
+        again = pb.ListEventsRequest(
+            namespace=namespace, page_size=1, page_token=page.next_page_token
+        )
+        assert await code_of(place.audit.ListEvents(again, metadata=AS_ROOT)) == "INVALID_ARGUMENT"
+
+
+async def test_a_stream_of_the_audit_ends_with_the_right_to_read_it(place):
+    watch = place.audit.WatchEvents(pb.WatchEventsRequest(namespace="team"), metadata=AS_ANN)
+    await watch.read()
+    await unbind(place.ledger, "rb-user:ann-auditor-team")
+    assert await code_of(watch.read()) == "NOT_FOUND"
 
 
 async def test_a_change_that_was_refused_stands_where_the_caller_may_know_of_it(place):
