@@ -28,10 +28,12 @@ QUOTAS: Final = {
     "config_bytes": "Bytes of all configuration, such as 64MiB.",
     "waiting_tasks": "Tasks that are neither running nor ended.",
     "calls_per_second": "Calls per second, per replica.",
+    "prompts": "Prompts.",
+    "prompt_bytes": "Bytes of all versions of prompts, such as 16MiB.",
 }
 """Every quota by its field in the contract, with what it bounds; 0 is no bound."""
 
-SIZES: Final = frozenset({"config_bytes"})
+SIZES: Final = frozenset({"config_bytes", "prompt_bytes"})
 """Those that count bytes."""
 
 

@@ -24,6 +24,8 @@ class Quota(StrEnum):
     CONFIG_BYTES = "config_bytes"
     WAITING_TASKS = "waiting_tasks"
     CALLS_PER_SECOND = "calls_per_second"
+    PROMPTS = "prompts"
+    PROMPT_BYTES = "prompt_bytes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Quotas:
     config_bytes: int = 0
     waiting_tasks: int = 0
     calls_per_second: int = 0
+    prompts: int = 0
+    prompt_bytes: int = 0
 
     def of(self, quota: Quota) -> int:
         """Return one bound by its name."""

@@ -141,6 +141,7 @@ class GovernanceParts:
                 read_model,
                 max_prompts=settings.max_prompts,
                 max_bytes=settings.max_prompt_bytes,
+                quotas=ground.quotas,
             ),
             self._labels,
             PromptResolution(read_model, self._prompt_pins, self._prompt_experiments),

@@ -27,6 +27,10 @@ class QuotaFields(TypedDict, total=False):
     """Tasks that are neither running nor ended."""
     calls_per_second: int
     """Calls per second, per replica; beats do not count."""
+    prompts: int
+    """Prompts."""
+    prompt_bytes: int
+    """Bytes of all versions of all prompts, each counted with 1 KiB more."""
 
 
 class NamespaceCalls(Connected):

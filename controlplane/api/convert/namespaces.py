@@ -18,6 +18,8 @@ def quotas_from_proto(quotas: pb.Quotas) -> Quotas:
         config_bytes=quotas.config_bytes,
         waiting_tasks=quotas.waiting_tasks,
         calls_per_second=quotas.calls_per_second,
+        prompts=quotas.prompts,
+        prompt_bytes=quotas.prompt_bytes,
     )
 
 
@@ -32,6 +34,8 @@ def quotas_to_proto(quotas: Quotas) -> pb.Quotas:
         config_bytes=quotas.config_bytes,
         waiting_tasks=_uint32(quotas.waiting_tasks),
         calls_per_second=_uint32(quotas.calls_per_second),
+        prompts=_uint32(quotas.prompts),
+        prompt_bytes=quotas.prompt_bytes,
     )
 
 

@@ -13,6 +13,7 @@ from controlplane.domain.namespace_rules import Content
 from controlplane.domain.namespaces import Quota, Quotas
 from controlplane.domain.selection import AgentFilter
 from controlplane.services.ports import Collection, Position
+from controlplane.services.prompts.catalogue import PromptBytes, prompts_of
 from controlplane.services.read_model import NamespaceView, ReadModel
 
 MEASURED_NAMESPACES: Final = 1_024
@@ -126,6 +127,7 @@ class Usage:
         self._read_model = read_model
         self._sizes = sizes
         self._meter = meter
+        self._prompt_bytes = PromptBytes()
 
     async def of(self, namespace: str) -> UsageReport:
         """Return what is used of each quota of a namespace, whether it exists or not.
@@ -145,6 +147,8 @@ class Usage:
             config_bytes=config_bytes,
             waiting_tasks=waiting_tasks_in(view),
             calls_per_second=ceil(meter.calls_per_second_of(namespace)) if meter is not None else 0,
+            prompts=len(prompts_of(view)),
+            prompt_bytes=self._prompt_bytes.of(view),
         )
         return UsageReport(used=used, position=view.position)
 
@@ -154,5 +158,6 @@ COUNTED: Final = {
     Quota.INSTANCES: lambda view: len(view.instances),
     Quota.POLICIES: lambda view: len(view.policies),
     Quota.WAITING_TASKS: waiting_tasks_in,
+    Quota.PROMPTS: lambda view: len(prompts_of(view)),
 }
 """Quotas of things that are counted, each with how."""

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 
 from controlplane.domain.errors import LimitExceeded, RevisionConflict
 from controlplane.domain.identity import Caller
+from controlplane.domain.namespaces import Quota
 from controlplane.domain.prompts.content import checked, digest_of, size_of
 from controlplane.domain.prompts.differences import VersionDifference, difference
 from controlplane.domain.prompts.model import Prompt, PromptContent, PromptVersion, version_key
 from controlplane.domain.prompts.refusals import PromptNotFound
+from controlplane.services.namespaces.quotas import NO_QUOTAS, Claims, QuotaKeeper
 from controlplane.services.ports import (
     ABSENT,
     Collection,
@@ -72,9 +74,17 @@ class Prompts:
     """Keeps the prompts of all namespaces."""
 
     def __init__(
-        self, ledger: Ledger, read_model: ReadModel, *, max_prompts: int, max_bytes: int
+        self,
+        ledger: Ledger,
+        read_model: ReadModel,
+        *,
+        max_prompts: int,
+        max_bytes: int,
+        quotas: QuotaKeeper = NO_QUOTAS,
     ) -> None:
         """Bound a namespace to `max_prompts` prompts and `max_bytes` of all their versions.
+
+        Its own `quotas` may be narrower.
 
         Both are counted in this replica's copy: callers of several replicas who write at the same
         moment may pass them by what they write in some milliseconds.
@@ -84,6 +94,7 @@ class Prompts:
         self._max_prompts = max_prompts
         self._max_bytes = max_bytes
         self._bytes = PromptBytes()
+        self._quotas = quotas
 
     async def create(
         self,
@@ -102,7 +113,8 @@ class Prompts:
         Raises:
             InvalidArgument: the content is malformed; nothing was written.
             RevisionConflict: the newest version is not `expected_latest` (0: it must not exist).
-            LimitExceeded: it is too large, or there are too many.
+            LimitExceeded: it is too large, or there are too many; of the namespace's own bounds
+                QuotaExceeded.
             StoreUnavailable: too many callers change it at once.
         """
         stored = checked(content)
@@ -181,7 +193,7 @@ class Prompts:
             if is_same and not force_new:
                 newest = await self._changes.read_version(order.namespace, order.prompt, latest)
                 return Written(newest, created=False)
-            self._check_room(order.namespace, current, draft)
+            self._check_room(order, current, draft, claims)
             return _next_version(order, current, replace(draft, version=latest + 1, parent=latest))
 
         async def replayed(_: Prompt, before: Committed) -> Written:
@@ -189,14 +201,21 @@ class Prompts:
             kept = await self._changes.read_version(order.namespace, order.prompt, version)
             return Written(kept, created=True)
 
-        return await self._changes.apply(order, decide, replayed)
+        with self._quotas.claims(order.namespace) as claims:
+            return await self._changes.apply(order, decide, replayed)
 
-    def _check_room(self, namespace: str, current: Prompt | None, draft: PromptVersion) -> None:
-        view = self._read_model.view(namespace)
-        if current is None and len(prompts_of(view)) >= self._max_prompts:
-            raise LimitExceeded("prompts of a namespace", limit=self._max_prompts)
+    def _check_room(
+        self, order: Order, current: Prompt | None, draft: PromptVersion, claims: Claims
+    ) -> None:
+        name, view = order.prompt, self._read_model.view(order.namespace)
+        if current is None:
+            claims.take(Quota.PROMPTS, name, lambda view: name in prompts_of(view))
+            if len(prompts_of(view)) >= self._max_prompts:
+                raise LimitExceeded("prompts of a namespace", limit=self._max_prompts)
+        present = self._bytes.of(view)
         needed = draft.size_bytes + VERSION_OVERHEAD_BYTES
-        if self._bytes.of(view) + needed > self._max_bytes:
+        self._quotas.check(order.namespace, Quota.PROMPT_BYTES, present, needed)
+        if present + needed > self._max_bytes:
             raise LimitExceeded("bytes of all prompts of a namespace", limit=self._max_bytes)
 
     async def get(

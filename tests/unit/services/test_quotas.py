@@ -19,10 +19,12 @@ from controlplane.services.ids import TimeSortedIds
 from controlplane.services.namespaces.quotas import NO_QUOTAS
 from controlplane.services.namespaces.usage import ConfigBytes, Usage, layer_bytes
 from controlplane.services.ports import AuditEntry, Collection, Put, Transaction
+from controlplane.services.prompts.prompts import Prompts
 from controlplane.services.registration import InstanceClaim, Registration
 from controlplane.services.tasks.data import TaskData
 from controlplane.services.tasks.tasks import RETRY_WHEN_FULL_SECONDS, Submission, Tasks
 from tests.fakes.namespace_plane import ADA, NamespacePlane, NamespaceReplica
+from tests.fakes.prompt_world import text
 
 NS = "team-a"
 TEAM = LayerScope(LayerKind.NAMESPACE)
@@ -222,8 +224,41 @@ async def test_the_bound_of_the_daemon_holds_beside_the_quota():
     assert not isinstance(outcomes[2], QuotaExceeded)
 
 
+async def write_prompt(plane: NamespaceReplica, name: str, said: str) -> None:
+    prompts = Prompts(
+        plane.ledger,
+        plane.read_model,
+        max_prompts=100,
+        max_bytes=1 << 20,
+        quotas=plane.quotas,
+    )
+    await prompts.create(
+        NS,
+        name,
+        text(said),
+        reason="r",
+        force_new=True,
+        expected_latest=None,
+        request=None,
+        caller=ADA,
+    )
+
+
+async def test_prompts_and_their_bytes_are_bounded():
+    plane = await bounded(prompts=1, prompt_bytes=4_096)
+    await write_prompt(plane, "one", "x" * 1_000)
+    with pytest.raises(QuotaExceeded, match="prompts of namespace") as caught:
+        await write_prompt(plane, "two", "x")
+    assert caught.value.metadata["quota"] == "prompts"
+    await write_prompt(plane, "one", "x" * 1_000)
+    with pytest.raises(QuotaExceeded) as caught:
+        await write_prompt(plane, "one", "x" * 1_000)
+    assert caught.value.metadata["quota"] == "prompt_bytes"
+
+
 async def test_usage_counts_what_the_quotas_bound():
     plane = await bounded(agents=9)
+    await write_prompt(plane, "one", "hello")
     await plane.register(NS, "one", instance_id="box")
     await add_policy(plane, "p")
     await set_layer(plane, "x" * 100)
@@ -253,6 +288,8 @@ async def test_usage_counts_what_the_quotas_bound():
         config_bytes=layer_bytes(layer),
         waiting_tasks=2,
         calls_per_second=1,
+        prompts=1,
+        prompt_bytes=1_029,
     )
     assert report.position == plane.read_model.view(NS).position
     assert (await plane.usage.of("nobody")).used == Quotas()

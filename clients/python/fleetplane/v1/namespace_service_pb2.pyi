@@ -62,6 +62,8 @@ class Quotas(_message.Message):
     CONFIG_BYTES_FIELD_NUMBER: _builtins.int
     WAITING_TASKS_FIELD_NUMBER: _builtins.int
     CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    PROMPT_BYTES_FIELD_NUMBER: _builtins.int
     agents: _builtins.int
     """Agents that are not decommissioned."""
     instances: _builtins.int
@@ -78,6 +80,10 @@ class Quotas(_message.Message):
     """Tasks that are neither running nor ended."""
     calls_per_second: _builtins.int
     """Calls per second, per replica; beats of known instances do not count."""
+    prompts: _builtins.int
+    """Prompts."""
+    prompt_bytes: _builtins.int
+    """Bytes of all versions of all prompts, each counted with 1 KiB more."""
     def __init__(
         self,
         *,
@@ -89,10 +95,12 @@ class Quotas(_message.Message):
         config_bytes: _builtins.int = ...,
         waiting_tasks: _builtins.int = ...,
         calls_per_second: _builtins.int = ...,
+        prompts: _builtins.int = ...,
+        prompt_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "calls_per_second", b"calls_per_second", "config_bytes", b"config_bytes", "instances", b"instances", "policies", b"policies", "streams", b"streams", "waiting_tasks", b"waiting_tasks", "watches", b"watches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "calls_per_second", b"calls_per_second", "config_bytes", b"config_bytes", "instances", b"instances", "policies", b"policies", "prompt_bytes", b"prompt_bytes", "prompts", b"prompts", "streams", b"streams", "waiting_tasks", b"waiting_tasks", "watches", b"watches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
