@@ -88,7 +88,8 @@ def _batches() -> Iterator[Row]:
 
 def _uses() -> Iterator[Row]:
     def use(**fields: Any) -> Make:
-        said = {"approval_id": NOWHERE, "action": "pay", "consume_id": "c"} | fields
+        said: dict[str, Any] = {"approval_id": NOWHERE, "action": "pay", "consume_id": "c"}
+        said |= fields
         return lambda w: pb.ConsumeApprovalRequest(
             **({"namespace": w.namespace, "agent_id": w.agent_id} | said)
         )

@@ -9,7 +9,7 @@ from controlplane.domain.approvals.model import Approval, ApprovalState
 from controlplane.services.approvals.records import pending_counter
 from controlplane.services.approvals.sweep import ApprovalSweep
 from controlplane.services.hub import Hub
-from controlplane.services.ports import ABSENT, Collection, Count, Put, Transaction
+from controlplane.services.ports import ABSENT, Collection, Count, Put, Step, Transaction
 from controlplane.services.read_model import ReadModel
 from controlplane.services.store_clock import StoreClock
 from controlplane.storage.redis.change_feed import RedisChangeFeed
@@ -54,7 +54,7 @@ async def test_ten_thousand_expire_in_two_seconds_once_each() -> None:
         clock = StoreClock()
         now_ms = clock.store_ms()
         for start in range(0, MANY, 500):
-            steps = []
+            steps: list[Step] = []
             for number in range(start, start + 500):
                 one = overdue(number, now_ms)
                 steps += [

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from fleetplane.v1 import approval_service_pb2 as pb
 from fleetplane.v1 import (
+    agent_pb2,
     approval_service_pb2_grpc,
     policy_service_pb2,
     registry_service_pb2,
     rollout_service_pb2,
 )
+from fleetplane.v1 import approval_service_pb2 as pb
 from tests.fakes.eventually import eventually
 from tests.fakes.memory_replica import MemoryReplica, memory_replica
 
@@ -45,7 +46,7 @@ async def begun(replica: MemoryReplica) -> str:
     registered = await replica.registry.Register(
         registry_service_pb2.RegisterRequest(
             agent_id=rollout.to_agent_id,
-            spec={"name": "writer", "version": "2.0.0"},
+            spec=agent_pb2.AgentSpec(name="writer", version="2.0.0"),
             instance=registry_service_pb2.InstanceSpec(instance_id="box-2"),
         )
     )

@@ -27,7 +27,7 @@ ANN, BOB, CID = voter("user:ann"), voter("user:bob"), voter("user:cid", "group:o
 
 
 def vote(
-    one: Approval, who: Voter, what: D = D.GRANT, at: int = NOW, vote_id: str = ""
+    one: Approval, who: Voter, what: ApprovalDecision = D.GRANT, at: int = NOW, vote_id: str = ""
 ) -> Approval:
     return decided(one, who, what, comment="", vote_id=vote_id, now_ms=at)
 

@@ -72,7 +72,12 @@ class Desk:
         return approval
 
     async def vote(
-        self, approval: Approval, what: D = D.GRANT, *, who: Caller = BOB, **fields: Any
+        self,
+        approval: Approval,
+        what: ApprovalDecision = D.GRANT,
+        *,
+        who: Caller = BOB,
+        **fields: Any,
     ) -> Approval:
         ballot = Ballot(approval_id=approval.approval_id, decision=what, **fields)
         return await self.parts.decisions.decide(NAMESPACE, ballot, caller=who)
