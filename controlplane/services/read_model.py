@@ -162,7 +162,7 @@ class NamespaceView:
         candidate = self.governance.table(Collection.POLICY_CANDIDATES).get(stage.candidate_id)
         if candidate is None:  # loaded later, or unreadable here: nobody is decided for by it
             return stage, None
-        return stage, candidate.rules(self.policy_set)
+        return stage, candidate.rules(self.policy_set, self.staged_set)
 
     def _count_leases(self, instance_ids: Iterable[str]) -> None:
         for instance_id in instance_ids:

@@ -157,8 +157,11 @@ class PolicySet:
         delete: Iterable[str] = (),
         revision: int,
         on_error: OnError = OnError.RAISE,
+        compiled_in: "PolicySet | None" = None,
     ) -> "PolicySet":
         """Return the next revision; only the policies in `put` are compiled.
+
+        What `compiled_in`, a set under the same defaults, holds of them is not compiled again.
 
         Deleting an id that is not there changes nothing. An equal policy is not compiled again.
 
@@ -176,8 +179,8 @@ class PolicySet:
                 continue
             if old is not None:
                 removed.append(old)
-            added[policy.policy_id] = CompiledPolicy(
-                policy, self.schema, self._compiler, self.on_missing
+            added[policy.policy_id] = _known(policy, compiled_in, self.on_missing) or (
+                CompiledPolicy(policy, self.schema, self._compiler, self.on_missing)
             )
         _refuse_broken(added.values(), on_error)
         compiled.update(added)
@@ -199,14 +202,21 @@ class PolicySet:
         put: Iterable[Policy],
         delete: Iterable[str],
         on_error: OnError = OnError.QUARANTINE,
+        compiled_in: "PolicySet | None" = None,
     ) -> "PolicySet":
         """Return this revision with the changes of a candidate; its decisions name the candidate.
+
+        `compiled_in`: an earlier such set, of which the same policies are taken.
 
         Raises:
             MalformedInput: as `compile`, for the policies in `put`.
         """
         changed = self.with_changes(
-            put=put, delete=delete, revision=self.revision, on_error=on_error
+            put=put,
+            delete=delete,
+            revision=self.revision,
+            on_error=on_error,
+            compiled_in=compiled_in,
         )
         changed.candidate_id = candidate_id
         return changed
@@ -281,6 +291,11 @@ class PolicySet:
         compiled = self._compiled.get(policy_id)
         return None if compiled is None else compiled.policy
 
+    def compiled(self, policy: Policy) -> CompiledPolicy | None:
+        """Return this very policy, compiled; None if the set does not hold it."""
+        found = self._compiled.get(policy.policy_id)
+        return found if found is not None and found.policy is policy else None
+
     @property
     def policies(self) -> tuple[Policy, ...]:
         """Every policy, disabled ones too, highest priority first, then by id."""
@@ -342,6 +357,13 @@ def _scoped(candidates: Candidates, request: Request) -> tuple[Entry, ...]:
         *candidates.by_id.get(request.agent_id, ()),
         *candidates.by_name.get(agent_name(request), ()),
     )
+
+
+def _known(policy: Policy, where: PolicySet | None, on_missing: OnMissing) -> CompiledPolicy | None:
+    """Return a policy as another set has compiled it; None if it has not."""
+    if where is None or where.on_missing is not on_missing:
+        return None
+    return where.compiled(policy)
 
 
 def _refuse_default(effect: Effect) -> None:

@@ -77,9 +77,14 @@ class PolicyCandidate:
                 )
         return tuple(sorted(found, key=lambda one: one.policy_id))
 
-    def rules(self, live: PolicySet) -> PolicySet:
-        """Return what decides under it, given what decides without it."""
-        return live.with_candidate(self.candidate_id, put=self.put, delete=self.delete)
+    def rules(self, live: PolicySet, earlier: PolicySet | None = None) -> PolicySet:
+        """Return what decides under it, given what decides without it.
+
+        `earlier`: what decided under it on an earlier live set; spares compiling it again.
+        """
+        return live.with_candidate(
+            self.candidate_id, put=self.put, delete=self.delete, compiled_in=earlier
+        )
 
 
 class StageKind(StrEnum):

@@ -1,5 +1,6 @@
 """What makes candidates decide: for nobody yet, for a share of the agents, for all; and back."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,7 @@ from controlplane.domain.policy_sets.history import (
 from controlplane.domain.policy_sets.refusals import PolicyCandidateNotFound, TooManyFlips
 from controlplane.domain.policy_sets.replay import ReplayReport
 from controlplane.services.namespaces.quotas import NO_QUOTAS, QuotaKeeper
+from controlplane.services.policies.head import head_of
 from controlplane.services.policies.policy_tests import TestRuns
 from controlplane.services.policies.revisions import Revisions, tests_of
 from controlplane.services.policies.set_changes import (
@@ -44,6 +46,7 @@ from controlplane.services.ports import (
     Collection,
     Committed,
     ConditionFailed,
+    Expect,
     Ledger,
     RequestKey,
     Step,
@@ -130,17 +133,18 @@ class PolicyActivations:
             if replay is not None:
                 return replay
             check_live(view, wanted.expected_revision)
+            head = head_of(view)
             candidate = await self._candidate(namespace, wanted.candidate_id)
-            rules = candidate.rules(view.policy_set)
+            rules = await asyncio.to_thread(candidate.rules, view.policy_set)
             await self._runs.require(view, rules, candidate.tests)
             if wanted.max_flips is not None and report is None:
                 report = await self._replay(view, rules, wanted)
-                view = await self._newest(namespace)
-                check_live(view, wanted.expected_revision)
+                if head_of(await self._newest(namespace)) != head:
+                    continue  # it was replayed; what is live now has to pass the rest
             if wanted.stage is None:
-                outcome = await self._whole(view, candidate, wanted, caller)
+                outcome = await self._whole(view, head, candidate, wanted, caller)
             else:
-                outcome = await self._staged(view, wanted, wanted.stage, caller)
+                outcome = await self._staged(view, head, wanted, wanted.stage, caller)
             if outcome is not None:
                 return replace(outcome, report=report)
         raise StoreUnavailable("too many callers change the policies at once")
@@ -169,10 +173,13 @@ class PolicyActivations:
             if replay is not None:
                 return replay
             check_live(view, expected_revision)
+            head = head_of(view)
             then = await self._revisions.at(namespace, to_revision)
-            changes = differences(view.policies, then.snapshot.policies)
+            changes = await asyncio.to_thread(
+                differences, dict(view.policies), then.snapshot.policies
+            )
             tests = then.snapshot.tests
-            rules = changed(view.policy_set, changes)
+            rules = await asyncio.to_thread(changed, view.policy_set, changes)
             await self._runs.require(view, rules, tests)
             nothing = not changes and tests == tests_of(view).tests and view.stage is None
             if dry_run or nothing:
@@ -183,7 +190,7 @@ class PolicyActivations:
                 reason=reason,
                 restored_from=then.revision,
             )
-            steps = (*put_steps(view, changes, tests, change), *end_of(view.stage))
+            steps = (*put_steps(view, head, changes, tests, change), *end_of(view.stage))
             committed = await self._commit(
                 namespace, steps, "RollbackPolicyRevision", change, request
             )
@@ -226,10 +233,15 @@ class PolicyActivations:
         return report
 
     async def _whole(
-        self, view: NamespaceView, candidate: PolicyCandidate, wanted: Activation, caller: Caller
+        self,
+        view: NamespaceView,
+        head: Expect,
+        candidate: PolicyCandidate,
+        wanted: Activation,
+        caller: Caller,
     ) -> Activated | None:
         """Make a candidate live; None: somebody changed the policies meanwhile."""
-        changes = candidate.changes_to(view.policies)
+        changes = await asyncio.to_thread(candidate.changes_to, dict(view.policies))
         size = len(candidate.applied_to(view.policies))
         if size > self._max_policies:
             raise LimitExceeded("policies per namespace", limit=self._max_policies)
@@ -248,7 +260,7 @@ class PolicyActivations:
             candidate_id=candidate.candidate_id,
         )
         steps = (
-            *put_steps(view, changes, candidate.tests, change),
+            *put_steps(view, head, changes, candidate.tests, change),
             *(end_of(stage) if completed else ()),
         )
         committed = await self._commit(
@@ -261,7 +273,12 @@ class PolicyActivations:
         )
 
     async def _staged(
-        self, view: NamespaceView, wanted: Activation, kind: StageKind, caller: Caller
+        self,
+        view: NamespaceView,
+        head: Expect,
+        wanted: Activation,
+        kind: StageKind,
+        caller: Caller,
     ) -> Activated | None:
         """Try a candidate; None: somebody changed the stage or the policies meanwhile."""
         stage = await self._stages.move(
@@ -270,7 +287,7 @@ class PolicyActivations:
                 candidate_id=wanted.candidate_id,
                 kind=kind,
                 percent=wanted.percent,
-                if_live_unchanged=wanted.expected_revision is not None,
+                head=head if wanted.expected_revision is not None else None,
                 reason=wanted.reason,
                 dry_run=wanted.dry_run,
                 request=wanted.request,

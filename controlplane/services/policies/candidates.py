@@ -287,7 +287,7 @@ class Candidates:
 
     async def _shown(self, view: NamespaceView, candidate: PolicyCandidate) -> CandidateView:
         rules = await asyncio.to_thread(candidate.rules, view.policy_set)
-        changes = candidate.changes_to(view.policies)
+        changes = await asyncio.to_thread(candidate.changes_to, dict(view.policies))
         warnings = await asyncio.to_thread(_warnings, rules, {one.policy_id for one in changes})
         return CandidateView(
             candidate=candidate,

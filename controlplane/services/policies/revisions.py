@@ -113,7 +113,7 @@ class Revisions:
         return SetAtRevision(
             revision=live if made is None else made.revision,
             snapshot=snapshot,
-            digest=digest_of(snapshot.policies.values()),
+            digest=await asyncio.to_thread(digest_of, tuple(snapshot.policies.values())),
             change=made,
         )
 
@@ -127,7 +127,9 @@ class Revisions:
         """
         before = await self.at(namespace, from_revision, min_revision=min_revision)
         after = await self.at(namespace, to_revision)
-        found = differences(before.snapshot.policies, after.snapshot.policies)
+        found = await asyncio.to_thread(
+            differences, before.snapshot.policies, after.snapshot.policies
+        )
         return before, after, found
 
     async def rules_at(

@@ -8,7 +8,7 @@ from controlplane.domain.policies import PolicySet
 from controlplane.domain.policy_sets.candidates import MAX_CHANGES, STAGE_KEY, PolicyStage
 from controlplane.domain.policy_sets.history import ChangeKind, PolicyChange, PolicyDifference
 from controlplane.domain.policy_sets.tests import PolicyTest, PolicyTests
-from controlplane.services.policies.head import change_steps, head_of
+from controlplane.services.policies.head import change_steps
 from controlplane.services.policies.revisions import TESTS_KEY, tests_of
 from controlplane.services.ports import (
     AuditEntry,
@@ -27,11 +27,12 @@ OBJECT = "policies"
 
 def put_steps(
     view: NamespaceView,
+    head: Expect,
     changes: Sequence[PolicyDifference],
     tests: tuple[PolicyTest, ...] | None,
     change: PolicyChange,
 ) -> tuple[Step, ...]:
-    """Return what brings changes to the live set, on condition that it is as seen."""
+    """Return what brings changes to the live set, on condition that its head is as it was then."""
     if len(changes) > MAX_CHANGES:
         raise LimitExceeded("policies changed at once", limit=MAX_CHANGES)
     before = tests_of(view)
@@ -53,7 +54,7 @@ def put_steps(
         before={one.policy_id: one.before for one in changes},
         after={one.policy_id: one.after for one in changes},
     )
-    return (*steps, *change_steps(change, head_of(view)))
+    return (*steps, *change_steps(change, head))
 
 
 def check_live(view: NamespaceView, expected: int | None) -> None:

@@ -8,7 +8,6 @@ from controlplane.domain.errors import InvalidTransition, StoreUnavailable
 from controlplane.domain.identity import Caller
 from controlplane.domain.policy_sets.candidates import STAGE_KEY, PolicyStage, StageKind
 from controlplane.domain.policy_sets.history import HEAD_KEY
-from controlplane.services.policies.head import head_of
 from controlplane.services.policies.set_changes import OBJECT
 from controlplane.services.policies.settings import MAX_ATTEMPTS
 from controlplane.services.policies.shadow import Shadow, ShadowReport
@@ -40,8 +39,8 @@ class StageChange:
     candidate_id: str
     kind: StageKind
     percent: int = 0
-    if_live_unchanged: bool = False
-    """Only while the live set is as it was seen."""
+    head: Expect | None = None
+    """Only while the head of the live set is like that; None does not check."""
     reason: str = ""
     dry_run: bool = False
     request: RequestKey | None = None
@@ -127,8 +126,8 @@ class Stages:
                 Expect(revision=0 if before is None else before.revision),
             ),
         ]
-        if wanted.if_live_unchanged:
-            steps.append(Require(Collection.POLICY_STAGES, HEAD_KEY, head_of(view)))
+        if wanted.head is not None:
+            steps.append(Require(Collection.POLICY_STAGES, HEAD_KEY, wanted.head))
         audit = AuditEntry(
             actor=caller.name,
             method="ActivatePolicyRevision",

@@ -20,7 +20,7 @@ from controlplane.services.policies.policy_tests import TestsChange
 from controlplane.services.policies.staging import rules_for
 from controlplane.services.ports import RequestKey
 from tests.fakes.plane import CALLER, NS
-from tests.fakes.policy_changes import ChangingPlane
+from tests.fakes.policy_changes import ChangingPlane, record_of
 
 WRITES = Policy(policy_id="writes", action=Effect.DENY, conditions={"action": "write"})
 READS = Policy(policy_id="reads", action=Effect.DENY, conditions={"action": "read"})
@@ -271,3 +271,23 @@ async def test_two_who_activate_at_once_do_not_both_replace_the_same_set() -> No
     await plane.activate(first.candidate_id, expected_revision=live)
     with pytest.raises(RevisionConflict):
         await plane.activate(second.candidate_id, expected_revision=live)
+
+
+async def test_an_edit_during_a_replay_is_neither_lost_nor_overwritten() -> None:
+    plane = ChangingPlane()
+    agent = (await plane.register()).agent.agent_id
+    await plane.create(WRITES)
+    plane.log.add([record_of(plane.ask(agent, "read"))])
+    candidate = await plane.candidate(replace(READS, conditions={"action": "nothing"}))
+    run = plane.simulations.run
+
+    async def edited(*arguments: object) -> object:
+        found = await run(*arguments)  # type: ignore[arg-type]  # handed on as they are
+        plane.simulations.run = run  # type: ignore[method-assign]  # once is enough
+        await plane.create(CALLS)
+        return found
+
+    plane.simulations.run = edited  # type: ignore[method-assign, assignment]  # in between
+    done = await plane.activate(candidate.candidate_id, max_flips=0)
+    assert set(plane.read_model.view(NS).policies) == {"writes", "reads", "calls"}
+    assert [one.policy_id for one in done.changes] == ["reads"]
