@@ -213,9 +213,9 @@ async def test_pins_that_have_ended_are_swept_and_the_others_stay(world):
     sweeper = PromptPinSweeper(world.pins, world.plane.read_model, world.plane.clock)
     assert await sweeper.round() == 250
     await world.follow()
-    assert [pin.session_id for pin in world.view.governance.table(Collection.PROMPT_PINS).values()] == [
-        "young"
-    ]
+    assert [
+        pin.session_id for pin in world.view.governance.table(Collection.PROMPT_PINS).values()
+    ] == ["young"]
     assert await sweeper.round() == 0
 
 
