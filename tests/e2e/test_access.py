@@ -27,6 +27,7 @@ from fleetplane.v1 import (
     routing_service_pb2,
     task_service_pb2,
 )
+from tests.e2e.access_approval import asked_for_approval
 from tests.e2e.access_table import ROLES, TABLE, Line, Place
 from tests.fakes.secure_daemon import SecureDaemon, bearer, key_and_request, secure_daemon
 
@@ -267,7 +268,9 @@ def plane() -> Iterator[Plane]:
         )
         for (name, where), agent_channel in channels.items():
             plane.agent_ids[name, where] = _registered(agent_channel, name, where)
-        plane.approval_ids.append(_asked_for_approval(plane, channel, secure))
+        plane.approval_ids.append(
+            asked_for_approval(channel, secure, plane.agent_ids["reader", HERE], HERE)
+        )
         yield plane
         for agent_channel in channels.values():
             agent_channel.close()
@@ -280,28 +283,6 @@ def _submitted(channel: Any, secure: SecureDaemon) -> str:
         request.SerializeToString(), timeout=DEADLINE, metadata=secure.as_admin
     )
     return str(task_service_pb2.SubmitTaskResponse.FromString(answer).task.task_id)
-
-
-def _asked_for_approval(plane: Plane, channel: Any, secure: SecureDaemon) -> str:
-    """Let `reader` want something that has to be approved; return the approval."""
-    pb = policy_service_pb2
-    policy = pb.Policy(
-        policy_id="ask-before-paying",
-        action=pb.POLICY_ACTION_REQUIRE_APPROVAL,
-        targets=pb.PolicyTargets(actions=["pay"]),
-        enabled=True,
-    )
-    question = pb.EvaluatePolicyRequest(
-        namespace=HERE, agent_id=plane.agent_ids["reader", HERE], action="pay"
-    )
-    for method, request in (
-        ("CreatePolicy", pb.CreatePolicyRequest(namespace=HERE, policy=policy)),
-        ("EvaluatePolicy", question),
-    ):
-        answer = channel.unary_unary(f"/fleetplane.v1.PolicyService/{method}")(
-            request.SerializeToString(), timeout=DEADLINE, metadata=secure.as_admin
-        )
-    return str(pb.EvaluatePolicyResponse.FromString(answer).decision.approval_id)
 
 
 def _registered(channel: grpc.Channel, name: str, namespace: str) -> str:

@@ -17,8 +17,6 @@ from controlplane.settings import Settings
 from controlplane.storage.memory.ledger import MemoryLedger
 from fleetplane.v1 import (
     agent_pb2,
-    approval_service_pb2,
-    approval_service_pb2_grpc,
     config_service_pb2,
     lifecycle_service_pb2,
     policy_service_pb2,
@@ -228,66 +226,6 @@ async def test_an_agent_follows_what_decides_for_itself_only(place):
         stream = watch(*agent_ids)
         assert await refused(stream.read()) == reason
         stream.cancel()
-
-
-async def test_an_agent_waits_for_and_uses_its_own_approvals_only(place):
-    pb, policies = approval_service_pb2, place.replica.policies
-    approvals: Any = approval_service_pb2_grpc.ApprovalServiceStub(place.replica.channel)
-    rule = policy_service_pb2.Policy(
-        policy_id="ask",
-        action=policy_service_pb2.POLICY_ACTION_REQUIRE_APPROVAL,
-        targets=policy_service_pb2.PolicyTargets(actions=["pay"]),
-        enabled=True,
-    )
-    await policies.CreatePolicy(
-        policy_service_pb2.CreatePolicyRequest(policy=rule), metadata=AS_ROOT
-    )
-    await bind(place.ledger, ANN, "approver")
-    await bind(place.ledger, OTHER, "approver")
-
-    async def asked(who: Any, agent_id: str) -> str:
-        question = policy_service_pb2.EvaluatePolicyRequest(agent_id=agent_id, action="pay")
-        answer = await policies.EvaluatePolicy(question, metadata=who)
-        return str(answer.decision.approval_id)
-
-    own, foreign = await asked(AS_MINE, "mine-1"), await asked(AS_OTHER, "other-1")
-
-    def get(approval_id: str, who: Any = AS_MINE, **fields: Any) -> Any:
-        request = pb.GetApprovalRequest(approval_id=approval_id, **fields)
-        return approvals.GetApproval(request, metadata=who)
-
-    def use(approval_id: str, agent_id: str) -> Any:
-        request = pb.ConsumeApprovalRequest(
-            approval_id=approval_id, agent_id=agent_id, action="pay", consume_id="c"
-        )
-        return approvals.ConsumeApproval(request, metadata=AS_MINE)
-
-    def grant(approval_id: str, who: Any) -> Any:
-        request = pb.DecideApprovalRequest(
-            approval_id=approval_id, decision=pb.APPROVAL_DECISION_GRANT
-        )
-        return approvals.DecideApproval(request, metadata=who)
-
-    assert (await get(own)).approval.requested_by == MINE.name
-    assert await refused(get(foreign)) == "FOREIGN_AGENT"
-    waiting = pb.WaitApprovalRequest(approval_id=foreign)
-    assert await refused(approvals.WaitApproval(waiting, metadata=AS_MINE)) == "FOREIGN_AGENT"
-    taking_back = pb.CancelApprovalRequest(approval_id=foreign)
-    assert await refused(approvals.CancelApproval(taking_back, metadata=AS_MINE)) == "FOREIGN_AGENT"
-    listing = approvals.ListApprovals(pb.ListApprovalsRequest(), metadata=AS_MINE)
-    assert await refused(listing) == "PERMISSION_DENIED"
-    assert await refused(grant(own, AS_MINE)) == "PERMISSION_DENIED"
-
-    async def may_decide() -> bool:
-        return await refused(grant(own, AS_ANN)) == ""
-
-    await eventually("the binding is known", may_decide)
-    # One that may approve still does not approve what it asks for itself.
-    assert await refused(grant(foreign, AS_OTHER)) == "SELF_APPROVAL"
-    assert await refused(get(own, AS_ROOT, namespace="team")) == "APPROVAL_NOT_FOUND"
-    assert await refused(use(foreign, "mine-1")) == "FOREIGN_AGENT"
-    assert await refused(use(own, "other-1")) == "FOREIGN_AGENT"
-    assert await refused(use(own, "mine-1")) == ""
 
 
 async def test_sets_of_policies_are_changed_by_those_who_may_and_seen_in_their_namespace(place):
