@@ -12,6 +12,7 @@ import uvloop
 from tests.bench.plan import Plan
 from tests.bench.results import Row, machine, table, write_json
 from tests.bench.workloads import (
+    approvals,
     beats_multiplexed,
     beats_single,
     command_line,
@@ -52,10 +53,11 @@ WORKLOADS: Mapping[int, Callable[[Plan], Awaitable[list[Row]]]] = MappingProxyTy
         17: secure_beats.run,
         18: neighbours.run,
         19: local_decisions.run,
+        20: approvals.run,
     }
 )
 
-BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19)
+BY_DEFAULT = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20)
 """8 breaks the daemon on purpose and takes a minute: it runs when it is asked for."""
 
 WORKLOAD_SECONDS = 600.0
