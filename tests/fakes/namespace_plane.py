@@ -97,9 +97,9 @@ class NamespaceReplica:
         )
         return await self.registry.register(namespace, registration, caller=ADA)
 
-    def audit(self, namespace: str = SYSTEM_NAMESPACE) -> list[str]:
-        """Return the events of a namespace."""
-        return [entry.event for _, _, entry in self.store.namespaces[namespace].audit]
+    async def audit(self, namespace: str = SYSTEM_NAMESPACE) -> list[str]:
+        """Return the first hundred events of a namespace."""
+        return [entry.event for _, _, entry in await self.ledger.read_audit(namespace)]
 
 
 class NamespacePlane(NamespaceReplica):

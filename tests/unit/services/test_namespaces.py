@@ -51,7 +51,7 @@ async def test_a_namespace_is_made_and_shown(plane: NamespacePlane):
     assert made.created_at_ms == made.updated_at_ms == plane.clock.store_ms()
     assert made.labels == {"owner": "ada"}
     assert plane.namespaces.get("team-a") == made
-    assert plane.audit() == ["namespace.created"]
+    assert await plane.audit() == ["namespace.created"]
 
 
 @pytest.mark.parametrize("name", ["default", "team-a"])
@@ -100,7 +100,7 @@ async def test_a_change_of_nothing_writes_nothing(plane: NamespacePlane):
     made = await plane.create("team-a", description="A")
     same = NamespaceChange(labels={"gone": ""}, description="A", quotas=Quotas())
     assert await plane.namespaces.update("team-a", same, caller=ADA) == made
-    assert plane.audit() == ["namespace.created"]
+    assert await plane.audit() == ["namespace.created"]
 
 
 async def test_what_is_not_there_cannot_be_changed(plane: NamespacePlane):
