@@ -31,7 +31,7 @@ async def _read_until(process: asyncio.subprocess.Process, words: str) -> str:
 
 
 async def test_the_agent_and_the_orchestrator_of_the_readme_work_together() -> None:
-    agent_code, orchestrator_code = BLOCKS[0], BLOCKS[2]
+    agent_code, orchestrator_code = BLOCKS[0], BLOCKS[4]
     async with asyncio.timeout(45), fleet() as running:
         agent = await _start(agent_code, running.target)
         said = await _read_until(agent, "A fleet of agents needs")
@@ -48,6 +48,6 @@ async def test_the_agent_and_the_orchestrator_of_the_readme_work_together() -> N
 
 
 def test_every_other_example_compiles() -> None:
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 9
     for block in BLOCKS:
         compile(block, "README.md", "exec")
