@@ -10,6 +10,7 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── AgentNotFound          AGENT_NOT_FOUND
     │   ├── InstanceNotFound       INSTANCE_NOT_FOUND
     │   ├── PolicyNotFound         POLICY_NOT_FOUND
+    │   ├── PolicyCandidateNotFound  POLICY_CANDIDATE_NOT_FOUND
     │   ├── RevisionNotFound       REVISION_NOT_FOUND
     │   ├── NoCandidate            NO_CANDIDATE           nobody qualifies; carries near misses
     │   ├── TaskNotFound           TASK_NOT_FOUND
@@ -50,6 +51,8 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── ApprovalExpired        APPROVAL_EXPIRED       time is over
     │   ├── DigestMismatch         DIGEST_MISMATCH        another action than was approved
     │   ├── PolicyNowDenies        POLICY_NOW_DENIES      policies have changed
+    │   ├── PolicyTestsFailed      POLICY_TESTS_FAILED    names the tests
+    │   ├── TooManyFlips           TOO_MANY_FLIPS         a replay came out otherwise
     │   ├── ApprovalSuperseded     APPROVAL_SUPERSEDED    policies ask for more by now
     │   ├── GateBlocked            GATE_BLOCKED           the gate of a label does not pass
     │   ├── NotComparable          NOT_COMPARABLE         evaluations of other things

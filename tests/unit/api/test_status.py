@@ -22,6 +22,7 @@ from controlplane.domain.errors import (
     StoreUnavailable,
 )
 from controlplane.domain.experiments import refusals as refusals_of_experiments
+from controlplane.domain.policy_sets import refusals as refusals_of_policy_sets
 from controlplane.domain.prompts import refusals as refusals_of_prompts
 from fleetplane.v1 import error_reason_pb2
 
@@ -33,6 +34,7 @@ MODULES = {
         refusals_of_approvals,
         refusals_of_audit,
         refusals_of_experiments,
+        refusals_of_policy_sets,
         refusals_of_prompts,
     )
 }
