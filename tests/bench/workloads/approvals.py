@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
@@ -120,9 +121,9 @@ async def _singly(plan: Plan, desk: _Desk) -> list[Row]:
     for number in range(repeats):
         session = f"single-{number}"
         await timed("look", desk.look)
-        approval_id = await timed("ask", lambda one=session: desk.ask(one))
-        await timed("decide", lambda one=approval_id: desk.decide(one))
-        await timed("use", lambda one=approval_id, where=session: desk.use(one, where))
+        approval_id = await timed("ask", partial(desk.ask, session))
+        await timed("decide", partial(desk.decide, approval_id))
+        await timed("use", partial(desk.use, approval_id, session))
     limit = percentile(taken["look"], 0.99) + ABOVE_FLOOR_MS
     return [
         Row(

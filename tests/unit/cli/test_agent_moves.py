@@ -66,12 +66,12 @@ def test_half_a_name_is_wrong_usage(run: Run, name: str) -> None:
     assert "neither an id nor name@version" in run("agents", "activate", name, code=2).stderr
 
 
-def test_a_parked_activation_says_how_to_confirm_it(daemon: ScriptedDaemon, run: Run) -> None:
+def test_a_parked_activation_says_where_it_is_approved(daemon: ScriptedDaemon, run: Run) -> None:
     parked = Refusal(
         grpc.StatusCode.FAILED_PRECONDITION, "ACTIVATION_PENDING", "policy p1 wants approval"
     )
     daemon.says("Activate", parked)
-    assert "--confirm" in run("agents", "activate", "a1", code=1).stderr
+    assert "approvals list" in run("agents", "activate", "a1", code=1).stderr
 
 
 def test_a_deactivation_says_what_became_of_the_tasks(daemon: ScriptedDaemon, run: Run) -> None:
