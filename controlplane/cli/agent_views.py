@@ -37,7 +37,7 @@ def status_of(agent: agent_pb2.Agent) -> str:
 
 
 def standing_of(agent: agent_pb2.Agent) -> str:
-    """Return an agent's status, and whether it drains or waits for a confirmation."""
+    """Return an agent's status, and whether it drains or waits for an approval."""
     if agent.HasField("pending_activation"):
         return f"{status_of(agent)} (pending)"
     return f"{status_of(agent)} (draining)" if agent.draining else status_of(agent)

@@ -41,7 +41,7 @@ class LifecycleCalls(Connected):
         Args:
             agent_id: which agent.
             reason: why, for the audit.
-            confirm_pending: confirm an activation that a policy parked.
+            confirm_pending: vote for the approval of the parked activation, too.
             expected_revision: see the class.
             request_id: makes a retry safe. Empty: a new one.
             timeout: see the class.
