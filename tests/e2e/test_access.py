@@ -1,6 +1,6 @@
 """Every method of every service, called by everybody: one table says what they are answered."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,58 +11,20 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # has 
 from grpc_status import rpc_status
 
 from fleetplane.v1 import (
-    access_service_pb2,
     agent_pb2,
-    approval_service_pb2,
-    audit_service_pb2,
-    config_service_pb2,
-    experiment_service_pb2,
     identity_service_pb2,
-    lifecycle_service_pb2,
-    namespace_service_pb2,
-    policy_service_pb2,
-    prompt_service_pb2,
     registry_service_pb2,
-    rollout_service_pb2,
-    routing_service_pb2,
     task_service_pb2,
 )
 from tests.e2e.access_approval import asked_for_approval
+from tests.e2e.access_requests import METHODS, plain_request, speak_of
 from tests.e2e.access_table import ROLES, TABLE, Line, Place
-from tests.fakes.secure_daemon import SecureDaemon, bearer, key_and_request, secure_daemon
+from tests.fakes.secure_daemon import SecureDaemon, bearer, secure_daemon
 
 pytestmark = [pytest.mark.xdist_group("access"), pytest.mark.timeout(180)]
 
 HERE, ELSEWHERE = "acme", "umbra"
 DEADLINE: Final = 20.0  # seconds; an answer takes milliseconds
-
-_MODULES = (
-    registry_service_pb2,
-    config_service_pb2,
-    policy_service_pb2,
-    lifecycle_service_pb2,
-    task_service_pb2,
-    routing_service_pb2,
-    rollout_service_pb2,
-    identity_service_pb2,
-    access_service_pb2,
-    namespace_service_pb2,
-    approval_service_pb2,
-    audit_service_pb2,
-    prompt_service_pb2,
-    experiment_service_pb2,
-)
-METHODS: Final = {
-    f"{service.name}/{method.name}": method
-    for module in _MODULES
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-}
-_TYPES: Final[dict[str, type[Message]]] = {
-    f"{module.DESCRIPTOR.package}.{name}": getattr(module, name)
-    for module in _MODULES
-    for name in module.DESCRIPTOR.message_types_by_name
-}
 
 OTHER_NAMESPACE: Final = {"NAMESPACE_NOT_FOUND"}
 UNKNOWN: Final = {"CREDENTIAL_INVALID"}
@@ -72,9 +34,6 @@ NOT_YOURS: Final = {"FOREIGN_AGENT", "PERMISSION_DENIED"}
 REFUSALS: Final = OTHER_NAMESPACE | UNKNOWN | NOBODY | NO_ROLE | NOT_YOURS
 ANSWERED: Final[set[str]] = set()
 """Whatever the answer was, it was not a refusal of the caller."""
-
-
-_, _REQUEST = key_and_request()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,125 +81,15 @@ def reason_of(error: Any) -> str:
     return str(info.reason)
 
 
-def plain_request(method: str, namespace: str) -> Message:
-    """Return a request that is only in a namespace; what it lacks is refused after its caller."""
-    request = _TYPES[METHODS[method].input_type.full_name]()
-    if "namespace" in request.DESCRIPTOR.fields_by_name:
-        setattr(request, "namespace", namespace)  # noqa: B010 - of whichever type it is
-    if isinstance(request, identity_service_pb2.EnrollRequest):
-        request.join_token, request.agent_name = "jt-0." + "A" * 43, "writer"
-    if hasattr(request, "csr"):
-        request.csr = _REQUEST
-    return request
-
-
 def request_about(plane: Plane, method: str, name: str, namespace: str = HERE) -> Message:
     """Return a request that speaks for, or about, one agent."""
     request: Any = plain_request(method, namespace)
-    fill = _ABOUT.get(method.partition("/")[2])
-    if fill is not None:
-        fill(request, name, plane.agent_ids.get((name, namespace), "none"))
+    speak_of(request, method, name, plane.agent_ids.get((name, namespace), "none"))
     if method == "TaskService/GetTask" and name != "writer":
         request.task_id = plane.task_id
     if hasattr(request, "approval_id") and name != "writer":
         request.approval_id = plane.approval_ids[0]
     return request
-
-
-def _named(request: Any, name: str, _agent_id: str) -> None:
-    request.agent_name = name
-
-
-def _register(request: Any, name: str, _agent_id: str) -> None:
-    request.spec.CopyFrom(agent_pb2.AgentSpec(name=name, version="1.0.0"))
-
-
-def _batch_register(request: Any, name: str, agent_id: str) -> None:
-    _register(request.requests.add(), name, agent_id)
-
-
-def _heartbeat(request: Any, name: str, _agent_id: str) -> None:
-    request.batch = 1
-    request.beats.add(instance_id=f"{name}-1", generation=1)
-
-
-def _instance(request: Any, name: str, _agent_id: str) -> None:
-    request.instance_id = f"{name}-1"
-
-
-def _departure(request: Any, name: str, agent_id: str) -> None:
-    _instance(request, name, agent_id)
-    request.generation = 1 << 40  # nobody's: the instance is still needed
-
-
-def _lease(request: Any, name: str, _agent_id: str) -> None:
-    request.lease.instance_id = f"{name}-1"
-    request.lease.task_id, request.lease.epoch = "none", 1
-
-
-def _agent(request: Any, _name: str, agent_id: str) -> None:
-    request.agent_id = agent_id
-
-
-def _question(request: Any, _name: str, agent_id: str) -> None:
-    request.agent_id, request.action = agent_id, "read"
-
-
-def _questions(request: Any, name: str, agent_id: str) -> None:
-    _question(request.items.add(), name, agent_id)
-
-
-def _watched_agents(request: Any, name: str, agent_id: str) -> None:
-    _agent(request.agents.add(), name, agent_id)
-
-
-def _scope(request: Any, name: str, _agent_id: str) -> None:
-    request.scope.agent_name = name
-
-
-def _scopes(request: Any, name: str, agent_id: str) -> None:
-    _scope(request.scopes.add(), name, agent_id)
-
-
-def _watched_prompts(request: Any, name: str, _agent_id: str) -> None:
-    request.agent_name = name
-    request.prompts.add(prompt="greeting")
-
-
-def _action(request: Any, _name: str, _agent_id: str) -> None:
-    request.action = "read"
-
-
-_ABOUT: Final[dict[str, Callable[[Any, str, str], None]]] = {
-    "AssignVariant": _named,
-    "WatchExperiments": _named,
-    "RecordExposure": _named,
-    "BatchRecordExposures": _named,
-    "RecordOutcome": _named,
-    "BatchRecordOutcomes": _named,
-    "Register": _register,
-    "BatchRegister": _batch_register,
-    "Heartbeat": _heartbeat,
-    "Deregister": _departure,
-    "WatchTasks": _instance,
-    "AcceptTask": _lease,
-    "ReportProgress": _lease,
-    "CompleteTask": _lease,
-    "FailTask": _lease,
-    "GetAgent": _agent,
-    "Drain": _instance,
-    "GetDrain": _agent,
-    "EvaluatePolicy": _question,
-    "BatchEvaluatePolicy": _questions,
-    "WatchPolicies": _watched_agents,
-    "GetConfig": _scope,
-    "WatchConfig": _scopes,
-    "CheckAccess": _action,
-    "ConsumeApproval": _question,
-    "ResolvePrompt": _agent,
-    "MarkPromptUsed": _agent,
-    "WatchPrompts": _watched_prompts,
-}
 
 
 @pytest.fixture(scope="module")
