@@ -16,10 +16,16 @@ from typing import Final
 MAX_NAME_LENGTH: Final = 64
 """Characters of a variable's name."""
 
-_PARSED_KEPT: Final = 1_024
+_PARSED_KEPT: Final = 256
 """Templates whose parts stay parsed: as many as a process uses at a time, some KiB each."""
 
-_OPENING: Final = re.compile(r"(\\*)\{\{")
+_KEPT_LENGTH: Final = 16 * 1024
+"""Characters of the longest template that stays parsed. The parts of one that is full of variables
+take twenty times its own room, and whoever proposes templates chooses what is kept."""
+
+# Backslashes are looked at from the first of a run only: from each of them takes minutes for a
+# template that is all backslashes.
+_OPENING: Final = re.compile(r"(?<!\\)(\\*)\{\{")
 _VARIABLE: Final = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]{0,63})[ \t]*\}\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -83,13 +89,21 @@ Part = str | Variable
 """Text, or the place of a variable."""
 
 
-@lru_cache(maxsize=_PARSED_KEPT)
 def parse(text: str) -> tuple[Part, ...]:
     """Return the parts of a template.
 
     Raises:
         TemplateError: what follows `{{` is no name and `}}`.
     """
+    return _kept_parts(text) if len(text) <= _KEPT_LENGTH else _parts(text)
+
+
+@lru_cache(maxsize=_PARSED_KEPT)
+def _kept_parts(text: str) -> tuple[Part, ...]:
+    return _parts(text)
+
+
+def _parts(text: str) -> tuple[Part, ...]:
     parts: list[Part] = []
     literal: list[str] = []
     position = 0

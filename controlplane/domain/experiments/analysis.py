@@ -21,6 +21,7 @@ from controlplane.domain.experiments.model import (
     Direction,
     Experiment,
     Metric,
+    MetricKind,
     Phase,
     Verdict,
 )
@@ -100,7 +101,7 @@ def analyse(experiment: Experiment, phase: Phase, counts: PhaseCounts, now_ms: i
     comparisons = tuple(_comparisons(experiment, phase, counts))
     conflict_share = counts.conflicting / seen if seen else 0.0
     by_time = (end_ms - phase.started_at_ms) / experiment.plan.max_ms
-    progress = max(counts.exposed / experiment.plan.max_units, by_time)
+    progress = max(counts.recorded / experiment.plan.max_units, by_time)
     wrong = _what_is_wrong(counts, ratio_p, conflict_share)
     if wrong:
         verdict, winner, why = Verdict.HOLD, "", wrong
@@ -179,6 +180,7 @@ def _between(
         control.metrics[metric.name],
         alpha=alpha,
         n_star=experiment.plan.n_star,
+        binary=metric.kind is MetricKind.BINARY,
     )
     span = metric.span
     return Interval(
@@ -220,7 +222,7 @@ def _verdict(
         names = " and ".join(one.variant for one in effects)
         return Verdict.ROLLBACK, "", f"{names} worse in {primary.name}"
     if progress >= 1:
-        spent = "units" if counts.exposed >= experiment.plan.max_units else "time"
+        spent = "units" if counts.recorded >= experiment.plan.max_units else "time"
         return Verdict.KEEP_CONTROL, "", f"no winner within the {spent} it was given"
     return Verdict.CONTINUE, "", _what_is_missing(experiment, counts, losing)
 

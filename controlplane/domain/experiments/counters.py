@@ -43,6 +43,14 @@ class PhaseCounts:
         """Return how many units count."""
         return sum(arm.exposed for arm in self.arms)
 
+    @property
+    def recorded(self) -> int:
+        """Return how many units have a record, those that do not count among them.
+
+        At `max_units` of them no more are recorded, so no more will ever count.
+        """
+        return self.exposed + self.conflicting + self.earlier
+
 
 class Counters:
     """The names of the counters of one phase."""

@@ -42,6 +42,25 @@ class Sums:
         scaled = count * self.squares - self.total * self.total
         return scaled / (count * (count - 1) * FIXED_ONE * FIXED_ONE)
 
+    def cautious_variance(self, *, binary: bool) -> float:
+        """Return the variance as if there had been one more outcome at either end of the range.
+
+        Where all of a hundred units succeeded, the sample variance is 0 and the interval a point,
+        however likely a few failures are: two thirds of the hundreds look like that at 1 in 250.
+        Outcomes of NUMERIC metrics are taken as they are, unless none differs from another: on a
+        wide range one at its end outweighs them all.
+        """
+        plain = self.variance
+        if not binary and plain:
+            return plain
+        whole = FIXED_ONE
+        wider = Sums(
+            count=self.count + 2,
+            total=self.total + whole,
+            squares=self.squares + whole * whole,
+        )
+        return wider.variance
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
@@ -52,7 +71,9 @@ class Interval:
     upper: float
 
 
-def difference(treatment: Sums, control: Sums, *, alpha: float, n_star: int) -> Interval:
+def difference(
+    treatment: Sums, control: Sums, *, alpha: float, n_star: int, binary: bool
+) -> Interval:
     """Return the difference of two means, treatment - control, with its confidence sequence.
 
     Args:
@@ -60,6 +81,7 @@ def difference(treatment: Sums, control: Sums, *, alpha: float, n_star: int) -> 
         control: What was counted of the other.
         alpha: Chance that any of the intervals ever misses the truth, on either side.
         n_star: Units of both arms at which the interval is to be narrowest.
+        binary: Whether outcomes are 0 or 1; see `Sums.cautious_variance`.
 
     Returns:
         On the scale 0-1. Unbounded while an arm has fewer than two outcomes.
@@ -68,7 +90,7 @@ def difference(treatment: Sums, control: Sums, *, alpha: float, n_star: int) -> 
     if min(treatment.count, control.count) < 2:  # noqa: PLR2004 - a variance takes two
         return Interval(estimate=estimate, lower=-inf, upper=inf)
     n = treatment.count + control.count
-    v = n * (treatment.variance / treatment.count + control.variance / control.count)
+    v = n * sum(arm.cautious_variance(binary=binary) / arm.count for arm in (treatment, control))
     narrow = -2 * log(alpha)
     rho2 = (narrow + log(narrow + 1)) / n_star
     grown = n * rho2 + 1

@@ -192,7 +192,8 @@ def _metric_violations(metric: Metric, where: str) -> Iterator[FieldViolation]:
     if _NAME.fullmatch(metric.name) is None:
         yield FieldViolation(f"{where}.name", _NAME_SAID)
     bounds = metric.low, metric.high
-    if not all(map(isfinite, bounds)) or not metric.low < metric.high:
+    # The width of two bounds that are finite need not be.
+    if not all(map(isfinite, (*bounds, metric.span))) or not metric.low < metric.high:
         yield FieldViolation(f"{where}.max", "must be a number above min")
         return
     if metric.kind is MetricKind.BINARY and bounds != (0.0, 1.0):

@@ -87,6 +87,7 @@ def compare(candidate: Side, baseline: Side, rules: LabelGate, *, seed: int) -> 
     changes = _Changes(pairs, rules)
     findings = _Findings()
     _judge_items(findings, changes.regressed)
+    _judge_missing(findings, candidate.items, rules)
     if len(pairs) < rules.min_items:
         findings.lacking(f"{len(pairs)} items are fewer than {rules.min_items}")
     elif interval.low <= -rules.max_drop:
@@ -95,7 +96,8 @@ def compare(candidate: Side, baseline: Side, rules: LabelGate, *, seed: int) -> 
             f"(95 % interval {interval.low:+.4f} to {interval.high:+.4f}): "
             f"a fall by {rules.max_drop:g} is not ruled out"
         )
-        is_worse = interval.mean <= -rules.max_drop or interval.high < 0
+        fell = interval.mean < 0 and interval.mean <= -rules.max_drop + _ROUNDING
+        is_worse = fell or interval.high < 0
         (findings.worse if is_worse else findings.lacking)(text)
     new_cost, old_cost = (sum(item.cost for item in side.items) for side in (candidate, baseline))
     new_p95, old_p95 = (
@@ -142,9 +144,7 @@ def judge_alone(candidate: Side, rules: LabelGate) -> Comparison:
     ]
     if failed:
         findings.worse(f"{len(failed)} critical items fail, such as {failed[0].item_id!r}")
-    missing = set(rules.critical_items) - {item.item_id for item in candidate.items}
-    if missing:
-        findings.lacking(f"critical item {min(missing)!r} was not evaluated")
+    _judge_missing(findings, candidate.items, rules)
     if len(candidate.items) < rules.min_items:
         findings.lacking(f"{len(candidate.items)} items are fewer than {rules.min_items}")
     return Comparison(
@@ -222,6 +222,15 @@ def _judge_items(findings: "_Findings", regressed: Sequence[Regressed]) -> None:
         findings.worse(
             f"{len(critical)} critical items went from pass to fail, such as "
             f"{critical[0].item_id!r}"
+        )
+
+
+def _judge_missing(findings: "_Findings", items: Sequence[ScoredItem], rules: LabelGate) -> None:
+    """Note critical items that nobody evaluated: both sides may have left out the same ones."""
+    missing = set(rules.critical_items) - {item.item_id for item in items}
+    if missing:
+        findings.lacking(
+            f"{len(missing)} critical items were not evaluated, such as {min(missing)!r}"
         )
 
 

@@ -144,7 +144,9 @@ def test_the_interval_covers_the_truth_at_every_look():
         for look in range(2, 40):
             good = [one + sum(generator.random() < 0.3 for _ in range(25)) for one in good]
             n = 25 * (look - 1)
-            found = difference(of_rate(n, good[1]), of_rate(n, good[0]), alpha=0.05, n_star=1_000)
+            found = difference(
+                of_rate(n, good[1]), of_rate(n, good[0]), alpha=0.05, n_star=1_000, binary=True
+            )
             if n >= 100 and not found.lower <= 0 <= found.upper:
                 missed += 1
                 break
