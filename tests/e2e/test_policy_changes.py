@@ -21,6 +21,7 @@ from fleetplane import (
 from fleetplane.v1 import policy_service_pb2 as pb
 from tests.fakes.daemon import Daemon, running_daemon
 from tests.fakes.eventually import eventually
+from tests.fakes.valkey import valkey_server
 
 pytestmark = [pytest.mark.xdist_group("policy changes"), pytest.mark.timeout(240)]
 
@@ -251,3 +252,34 @@ async def test_a_shadow_tells_what_it_would_have_decided(daemon: Daemon) -> None
         found = await client.get_policy_stage()
         assert found.dropped == 0
         assert found.report.flips > 0
+
+
+async def test_two_replicas_choose_the_same_agents_and_see_one_revision() -> None:
+    async with valkey_server() as store:
+        with (
+            running_daemon(store=store.url, grace_seconds=1.0) as one,
+            running_daemon(store=store.url, grace_seconds=1.0) as other,
+        ):
+            async with FleetClient(one.address) as first, FleetClient(other.address) as second:
+                agents = await agents_of(first, count=60)
+                live = await create(first, LIVE)
+                candidate = (await first.create_policy_candidate(CHANGE)).candidate
+                staged = await first.activate_policies(
+                    candidate.candidate_id, PolicyStageKind.PERCENT, percent=40
+                )
+                seen = staged.stage.revision
+                there = await second.get_policy_stage(min_revision=seen)
+                assert there.stage == staged.stage
+                chosen = await decided_by(first, agents, candidate.candidate_id)
+                assert chosen
+                assert await decided_by(second, agents, candidate.candidate_id) == chosen
+                # Whoever looks at the other replica edits on what the first one wrote.
+                assert (await second.get_policy_revision()).revision.revision == live
+                done = await second.activate_policies(
+                    candidate.candidate_id, expected_revision=live
+                )
+                with pytest.raises(RevisionConflict):
+                    await first.activate_policies(candidate.candidate_id, expected_revision=live)
+                answer = await first.get_policy_revision(min_revision=done.live_revision)
+                assert answer.revision.revision == done.live_revision
+                assert answer.digest == (await second.get_policy_revision()).digest
