@@ -21,6 +21,10 @@ STALE_MS: Final = 3_600_000
 """What ended longer ago and was never told is no news: the webhook was set up after it."""
 
 
+REMINDERS: Final = (80, 50)
+"""Hundredths of the time to decide after which people are reminded: silent expiry kills work."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """What the webhook was told about one approval. Times: the store's clock.
@@ -32,6 +36,7 @@ class Delivery:
         state: State that `attempts` are about.
         next_attempt_at_ms: Nobody tries before: a claim, or the pause after a failure.
         error: Why the last attempt failed.
+        reminded: Hundredths of the time to decide of the last reminder; 0: there was none.
         revision: Of the record; filled in by the ledger.
     """
 
@@ -41,6 +46,7 @@ class Delivery:
     state: str = ""
     next_attempt_at_ms: int = 0
     error: str = ""
+    reminded: int = 0
     revision: int = 0
 
 
@@ -51,6 +57,30 @@ def is_due(delivery: Delivery | None, state: str, *, ended_at_ms: int, now_ms: i
     if delivery.told == state or now_ms < delivery.next_attempt_at_ms:
         return False
     return delivery.state != state or delivery.attempts < GIVE_UP_AFTER
+
+
+def reminder(
+    delivery: Delivery | None, state: str, *, opened_at_ms: int, expires_at_ms: int, now_ms: int
+) -> int:
+    """Return the hundredths of the time to decide that people are to be reminded of now, or 0.
+
+    Only while it is PENDING, and once per share; time that is given later puts none back.
+    """
+    if delivery is None or delivery.told != state or state != "PENDING":
+        return 0
+    if now_ms < delivery.next_attempt_at_ms or now_ms >= expires_at_ms:
+        return 0
+    passed = 100 * (now_ms - opened_at_ms) // max(expires_at_ms - opened_at_ms, 1)
+    due = next((share for share in REMINDERS if passed >= share), 0)
+    return due if due > delivery.reminded else 0
+
+
+def reminding(delivery: Delivery, share: int, *, now_ms: int) -> Delivery:
+    """Return the record that keeps the other replicas from the same reminder.
+
+    It counts as given whatever becomes of it: one that comes late is worth less than none.
+    """
+    return replace(delivery, reminded=share, next_attempt_at_ms=now_ms)
 
 
 def claimed(delivery: Delivery | None, approval_id: str, state: str, *, now_ms: int) -> Delivery:

@@ -28,6 +28,10 @@ from controlplane.services.read_model import NamespaceView, ReadModel
 AT_ONCE: Final = 20
 """Messages of one namespace under way: a receiver that hangs must not be asked about everything."""
 
+LOOK_ANEW_MS: Final = 5_000
+"""How long nothing is looked for while no record changes: retries and reminders come that late at
+most, and a namespace with a hundred thousand old approvals costs next to nothing."""
+
 _log = logging.getLogger("fleetplane.webhook")
 
 
@@ -61,6 +65,8 @@ class ApprovalNotices:
         self._clock = clock
         self._webhook = webhook
         self._render = render
+        self._looked: dict[str, tuple[int, int, int]] = {}
+        """namespace -> versions of what was looked at, and when, if nothing was due"""
 
     async def tick(self, namespace: str) -> int:
         """Tell what is due, and forget approvals that are gone; return how many were told of.
@@ -69,22 +75,73 @@ class ApprovalNotices:
             StoreUnavailable: the store did not answer; nothing is lost.
         """
         view = self._read_model.view(namespace)
+        if self._is_quiet(view):
+            return 0
         await self._forget(view)
-        due = self._due(view)[:AT_ONCE]
-        told = await asyncio.gather(*(self._tell(view, *item) for item in due))
+        due, reminders = self._due(view)
+        if not due and not reminders:
+            self._looked[namespace] = (*_versions(view), self._clock.store_ms())
+        told = await asyncio.gather(
+            *(self._tell(view, *item) for item in due[:AT_ONCE]),
+            *(self._remind(view, *item) for item in reminders[:AT_ONCE]),
+        )
         return sum(told)
 
-    def _due(self, view: NamespaceView) -> list[tuple[Approval, Delivery | None]]:
+    def _is_quiet(self, view: NamespaceView) -> bool:
+        """Return whether nothing has changed since nothing was due, a short while ago."""
+        looked = self._looked.get(view.name)
+        return (
+            looked is not None
+            and looked[:2] == _versions(view)
+            and self._clock.store_ms() - looked[2] < LOOK_ANEW_MS
+        )
+
+    def _due(
+        self, view: NamespaceView
+    ) -> tuple[list[tuple[Approval, Delivery | None]], list[tuple[Approval, Delivery, int]]]:
+        """Return what has to be told, and whom to remind after which share of the time."""
         deliveries = view.governance.table(Collection.WEBHOOK_OUTBOX)
         now_ms = self._clock.store_ms()
-        return [
-            (approval, delivery)
-            for approval_id, approval in view.governance.table(Collection.APPROVALS).items()
-            for delivery in (deliveries.get(approval_id),)
-            if outbox.is_due(
-                delivery, approval.state, ended_at_ms=approval.ended_at_ms, now_ms=now_ms
+        news: list[tuple[Approval, Delivery | None]] = []
+        reminders: list[tuple[Approval, Delivery, int]] = []
+        for approval_id, approval in view.governance.table(Collection.APPROVALS).items():
+            delivery = deliveries.get(approval_id)
+            state = approval.state
+            if outbox.is_due(delivery, state, ended_at_ms=approval.ended_at_ms, now_ms=now_ms):
+                news.append((approval, delivery))
+                continue
+            share = outbox.reminder(
+                delivery,
+                state,
+                opened_at_ms=approval.opened_at_ms,
+                expires_at_ms=approval.expires_at_ms,
+                now_ms=now_ms,
             )
-        ]
+            if share and delivery is not None:
+                reminders.append((approval, delivery, share))
+        return news, reminders
+
+    async def _remind(
+        self, view: NamespaceView, approval: Approval, known: Delivery, share: int
+    ) -> bool:
+        """Say once that time is passing."""
+        after = outbox.reminding(known, share, now_ms=self._clock.store_ms())
+        before = Expect(revision=known.revision)
+        if await self._keep(view.name, after, before, "webhook.reminded") is None:
+            return False  # another replica does
+        try:
+            await self._webhook.post(*self._message(view.name, approval, "reminder", share))
+        except WebhookRefused as refused:
+            _log.warning(
+                "a reminder was not delivered",
+                extra={
+                    "namespace": view.name,
+                    "approval_id": approval.approval_id,
+                    "error": str(refused),
+                },
+            )
+            return False
+        return True
 
     async def _tell(self, view: NamespaceView, approval: Approval, known: Delivery | None) -> bool:
         """Claim, post, and write down what came of it."""
@@ -96,7 +153,8 @@ class ApprovalNotices:
         if revision is None:
             return False  # another replica tells it
         try:
-            await self._webhook.post(*self._message(view.name, approval))
+            state = approval.state.lower()
+            await self._webhook.post(*self._message(view.name, approval, state))
         except WebhookRefused as refused:
             after = outbox.failed(claim, str(refused), now_ms=self._clock.store_ms())
             event = "webhook.failed"
@@ -115,14 +173,16 @@ class ApprovalNotices:
         await self._keep(view.name, after, Expect(revision=revision), event)
         return not after.error
 
-    def _message(self, namespace: str, approval: Approval) -> tuple[str, int, bytes]:
+    def _message(
+        self, namespace: str, approval: Approval, what: str, share: int = 0
+    ) -> tuple[str, int, bytes]:
         timestamp = self._clock.store_ms() // 1000
-        body = {
-            "type": f"approval.{approval.state.lower()}",
-            "timestamp": timestamp,
-            "data": self._render(namespace, approval),
-        }
+        data = dict(self._render(namespace, approval))
         message_id = f"{namespace}.{approval.approval_id}.{approval.revision}"
+        if share:
+            data["time_passed_percent"] = share
+            message_id += f".{share}"
+        body = {"type": f"approval.{what}", "timestamp": timestamp, "data": data}
         return message_id, timestamp, json.dumps(body, ensure_ascii=False).encode()
 
     async def _keep(
@@ -158,3 +218,12 @@ class ApprovalNotices:
             return (await self._ledger.commit(transaction)).revision
         except ConditionFailed:
             return None
+
+
+def _versions(view: NamespaceView) -> tuple[int, int]:
+    """Return what changes with everything that is looked at."""
+    governance = view.governance
+    return (
+        governance.version(Collection.APPROVALS),
+        governance.version(Collection.WEBHOOK_OUTBOX),
+    )

@@ -138,3 +138,37 @@ async def test_what_is_gone_is_forgotten(world: World) -> None:
     await world.write(Delete(Collection.APPROVALS, "apr-1"))
     await world.tick()
     assert not world.plane.read_model.view(NS).governance.table(Collection.WEBHOOK_OUTBOX)
+
+
+async def test_people_are_reminded_at_half_and_at_four_fifths_of_the_time(world: World) -> None:
+    await world.tick()
+    opened = world.plane.clock.store_ms() - APPROVAL.opened_at_ms
+    assert opened > APPROVAL.expires_at_ms, "the approval of the other tests is over long ago"
+    now = world.plane.clock.store_ms()
+    running = replace(APPROVAL, opened_at_ms=now, expires_at_ms=now + 900_000)
+    await world.write(Put(Collection.APPROVALS, running.approval_id, running))
+    shares = []
+    for _ in range(30):
+        world.plane.clock.shift(30)
+        await world.tick()
+        shares.append(
+            [body["type"] for _, _, body in world.receiver.messages].count("approval.reminder")
+        )
+    assert shares[14] == 1, "after 450 of 900 s"
+    assert shares[13] == 0
+    assert (shares[23], shares[22]) == (2, 1)
+    assert shares[-1] == 2
+    ids = [message_id for message_id, _, body in world.receiver.messages]
+    assert len(set(ids)) == len(ids)
+
+
+async def test_a_namespace_in_which_nothing_happens_is_not_looked_through(world: World) -> None:
+    await world.tick()
+    await world.tick()
+    looks = world.plane.read_model.view(NS).governance
+
+    def refuse(_: Collection) -> dict[str, object]:
+        raise AssertionError("it was looked through")
+
+    looks.table = refuse  # type: ignore[method-assign, assignment]  # counts what is read
+    assert await world.notices.tick(NS) == 0
