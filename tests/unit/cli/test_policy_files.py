@@ -8,7 +8,7 @@ from controlplane.cli.outcomes import WrongInput
 from controlplane.cli.policy_files import PolicyDocument, as_document, parse_policies, policies_at
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.policies import Effect
-from fleetplane._policies import _policy
+from fleetplane._policies import policy_message
 
 REFERENCE = Path(__file__).parents[3] / "examples" / "policies" / "reference.yaml"
 
@@ -41,7 +41,7 @@ def test_the_reference_policies_are_read() -> None:
 def test_every_field_survives_the_wire_and_the_file() -> None:
     (document,) = parse_policies(yaml.safe_load(FULL), "x")
     assert document.not_after == datetime(2026, 5, 31, 22, tzinfo=UTC)
-    message = _policy(document.policy_id, document.to_fields())
+    message = policy_message(document.policy_id, document.to_fields())
     assert PolicyDocument.from_message(message) == document
     exported = yaml.safe_dump(as_document([document]))
     assert parse_policies(yaml.safe_load(exported), "x") == [document]
