@@ -4,52 +4,16 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from controlplane.outbound.webhook import HttpWebhook, SecretUnusable, read_secret
 from controlplane.services.approvals.notices import WebhookRefused
+from tests.fakes.webhook_receiver import Receiver, listening
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
-
-
-@dataclass
-class Receiver:
-    """Somebody else's server; `answer` empty: it says nothing."""
-
-    answer: bytes = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
-    url: str = ""
-    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        lines = head.split("\r\n")[1:-2]
-        headers = {name.lower(): value for name, _, value in (x.partition(": ") for x in lines)}
-        body = await reader.readexactly(int(headers["content-length"]))
-        self.requests.append((headers, body))
-        if self.answer:
-            writer.write(self.answer)
-            await writer.drain()
-        else:
-            await reader.read()  # until the client gives up
-        writer.close()
-
-
-@asynccontextmanager
-async def listening(receiver: Receiver) -> AsyncIterator[Receiver]:
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    receiver.url = f"http://127.0.0.1:{port}/hook"
-    try:
-        yield receiver
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 @pytest.fixture
