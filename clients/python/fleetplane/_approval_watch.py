@@ -73,7 +73,7 @@ class ApprovalWatch(Watch[approval_service_pb2.WatchApprovalsResponse, Approvals
                 if message.snapshot.complete:
                     self._ready.append(ApprovalsSnapshot(tuple(self._parts), position))
                     self._parts = []
-            case "delta" if not self._held.covers(position):
+            case "delta":
                 delta = message.delta
                 gone = tuple(delta.removed_approval_ids)
                 self._ready.append(ApprovalsChanged(tuple(delta.approvals), gone, position))
@@ -83,7 +83,7 @@ class ApprovalWatch(Watch[approval_service_pb2.WatchApprovalsResponse, Approvals
             case "go_away":
                 return message.go_away
             case _:
-                pass  # an event this SDK is too old to know, or one that was delivered before
+                pass  # an event this SDK is too old to know
         return None
 
     def _deliver(self, event: ApprovalsEvent) -> None:

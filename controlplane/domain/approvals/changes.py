@@ -7,6 +7,7 @@ from controlplane.domain.approvals.digest import within_ceilings
 from controlplane.domain.approvals.model import (
     MAX_LIFE_MS,
     MAX_WAITERS,
+    ROOM_FOR_VOTES,
     Approval,
     ApprovalState,
     EntryKind,
@@ -19,7 +20,7 @@ from controlplane.domain.approvals.refusals import (
     DigestMismatch,
 )
 from controlplane.domain.approvals.votes import granted, require_pending
-from controlplane.domain.errors import InvalidArgument
+from controlplane.domain.errors import InvalidArgument, LimitExceeded
 
 
 def opened(approval: Approval, *, standing_grant_id: str = "", plane: str = "") -> Approval:
@@ -53,10 +54,15 @@ def opened(approval: Approval, *, standing_grant_id: str = "", plane: str = "") 
 
 
 def joined_by(approval: Approval, who: str) -> Approval:
-    """Return an approval that somebody waits for; as it was if that is known, or nobody more is."""
-    known = {approval.requested_by, *approval.waiters}
-    if who in known or len(approval.waiters) >= MAX_WAITERS:
+    """Return an approval that somebody waits for; as it was if that is known.
+
+    Raises:
+        LimitExceeded: `MAX_WAITERS` wait already.
+    """
+    if who in {approval.requested_by, *approval.waiters}:
         return approval
+    if len(approval.waiters) >= MAX_WAITERS:
+        raise LimitExceeded("callers who wait for one approval", limit=MAX_WAITERS)
     return replace(approval, waiters=(*approval.waiters, who))
 
 
@@ -65,11 +71,11 @@ def cancelled(approval: Approval, *, by: str, reason: str, now_ms: int) -> Appro
 
     Raises:
         ApprovalNotOpen: it is in another state.
+        ApprovalExpired: its time is over, be it that nobody has written that down yet.
     """
     if approval.state is ApprovalState.CANCELLED:
         return approval
-    if approval.state is not ApprovalState.PENDING:
-        raise ApprovalNotOpen(approval.approval_id, approval.state)
+    require_pending(approval, now_ms)
     state = ApprovalState.CANCELLED
     return _ended(approval, state, EntryKind.CANCELLED, by, reason or f"by {by}", now_ms)
 
@@ -79,9 +85,12 @@ def revoked(approval: Approval, *, by: str, reason: str, now_ms: int) -> Approva
 
     Raises:
         ApprovalNotOpen: it is in another state.
+        ApprovalExpired: its time is over, be it that nobody has written that down yet.
     """
     if approval.state is ApprovalState.REVOKED:
         return approval
+    if approval.state is ApprovalState.GRANTED and now_ms >= approval.use_until_ms:
+        raise ApprovalExpired(approval.approval_id)
     if approval.state is not ApprovalState.GRANTED:
         raise ApprovalNotOpen(approval.approval_id, approval.state)
     return _ended(approval, ApprovalState.REVOKED, EntryKind.REVOKED, by, reason, now_ms)
@@ -104,7 +113,7 @@ def extended(
         LimitExceeded: the record is full.
     """
     require_pending(approval, now_ms)
-    require_room(approval)
+    require_room(approval, spare=ROOM_FOR_VOTES)
     if not now_ms < expires_at_ms <= approval.opened_at_ms + MAX_LIFE_MS:
         raise InvalidArgument.of(
             "expires_at", "must be later than now, and at most 24 h after it was opened"

@@ -18,8 +18,13 @@ MAX_LIFE_MS: Final = 24 * 60 * 60 * 1000
 MAX_ENTRIES: Final = 200
 """Lines of one record: 16 stages of people, their delegations, and what they were advised."""
 
+ROOM_FOR_VOTES: Final = 100
+"""Lines of one record that opinions and prolongations leave to votes and delegations: nobody keeps
+others from deciding by talking."""
+
 MAX_WAITERS: Final = 50
-"""Named requesters of one approval; who comes after them waits as well, without a name."""
+"""Requesters of one approval besides the first; who comes after them is refused, for nobody who
+asks may decide, and nobody could tell."""
 
 MAX_COMMENT_BYTES: Final = 4_096
 """Of one comment."""

@@ -38,11 +38,12 @@ def noted(
     return replace(approval, entries=(*approval.entries, entry))
 
 
-def require_room(approval: Approval) -> None:
+def require_room(approval: Approval, *, spare: int = 0) -> None:
     """Check that people may add a line. What the plane notes itself always has room.
 
     Raises:
-        LimitExceeded: there are `MAX_ENTRIES`.
+        LimitExceeded: there are `MAX_ENTRIES`, less the `spare` ones that are kept for others.
     """
-    if len(approval.entries) >= MAX_ENTRIES:
-        raise LimitExceeded("entries of one approval", limit=MAX_ENTRIES)
+    limit = MAX_ENTRIES - spare
+    if len(approval.entries) >= limit:
+        raise LimitExceeded("entries of one approval", limit=limit)

@@ -11,6 +11,7 @@ from typing import Final
 
 from controlplane.domain.access.subjects import GROUP, check_subject, is_pattern
 from controlplane.domain.approvals.model import (
+    ROOM_FOR_VOTES,
     VOTES,
     Approval,
     ApprovalDecision,
@@ -62,7 +63,7 @@ def decided(
     if _has_said(approval, voter, kind, vote_id):
         return approval
     require_pending(approval, now_ms)
-    require_room(approval)
+    require_room(approval, spare=ROOM_FOR_VOTES if kind is EntryKind.ADVICE else 0)
     if kind is EntryKind.ADVICE:
         return noted(approval, kind, by=voter.name, at_ms=now_ms, comment=comment, id=vote_id)
     stage = open_stage(approval)

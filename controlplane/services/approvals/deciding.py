@@ -22,6 +22,7 @@ from controlplane.services.approvals.records import (
     change_steps,
     contended,
     in_time,
+    require_in_time,
     stamped,
     voter_of,
 )
@@ -139,6 +140,7 @@ class ApprovalDecisions:
         Raises:
             ApprovalNotFound: there is none.
             ApprovalNotOpen: it is in another state.
+            ApprovalExpired: its time is over.
         """
 
         def change(approval: Approval, now_ms: int) -> Approval:
@@ -154,6 +156,7 @@ class ApprovalDecisions:
         Raises:
             ApprovalNotFound: there is none.
             ApprovalNotOpen: it is in another state.
+            ApprovalExpired: its time is over.
         """
 
         def change(approval: Approval, now_ms: int) -> Approval:
@@ -221,6 +224,7 @@ class ApprovalDecisions:
     ) -> list[Approval]:
         for _ in range(MAX_ROUNDS):
             steps: list[Step] = []
+            changed: list[Approval] = []  # by step
             outcomes: list[Approval] = []
             durable = False
             for ballot in ballots:
@@ -230,6 +234,7 @@ class ApprovalDecisions:
                 outcomes.append(after)
                 if after is not before:
                     steps += (*change_steps(before, after), *in_time(before))
+                    changed += [before] * (len(steps) - len(changed))
                     durable = durable or after.state in DURABLE_STATES
             if not steps:
                 return outcomes
@@ -242,7 +247,8 @@ class ApprovalDecisions:
                         durable=durable,
                     )
                 )
-            except ConditionFailed:
+            except ConditionFailed as lost:
+                require_in_time(changed[lost.step], steps[lost.step])
                 continue
             return [stamped(outcome, committed) for outcome in outcomes]
         raise contended()

@@ -8,6 +8,7 @@ from controlplane.domain.agents import Agent
 from controlplane.domain.approvals import changes
 from controlplane.domain.approvals.digest import within_ceilings
 from controlplane.domain.approvals.model import (
+    MAX_WAITERS,
     Approval,
     ApprovalState,
     Requirement,
@@ -132,20 +133,21 @@ class ApprovalOpening:
         ask for by now, or that was for a lower ceiling, makes room for a new one.
 
         Raises:
-            LimitExceeded: the agent has as many PENDING as it may.
+            LimitExceeded: the agent has as many PENDING as it may, or too many wait for this one.
             StoreUnavailable: too many callers ask for the same at once, or the store is away.
         """
         view = self._read_model.view(namespace)
         known = self._remembered(view, opening.asked.digest)
-        for _ in range(MAX_ROUNDS):
+        for _ in range(MAX_ROUNDS + MAX_WAITERS):  # each of those takes a round from all others
             now_ms = self._clock.store_ms()
             requirement = requirement_in(opening.rules, opening.decision)
             before = known.approval
+            objection: str | None = ""
             if before is not None and before.state.is_open:
                 objection = _objection(before, opening.asked, requirement, now_ms)
-                if objection is None:
-                    return await self._joined(namespace, before, opening.caller)
             try:
+                if before is not None and objection is None:
+                    return await self._joined(namespace, before, opening.caller)
                 return await self._opened(view, opening, requirement, known, now_ms)
             except ConditionFailed as lost:
                 view = await caught_up(self._read_model, namespace, lost.current_revision)
@@ -167,7 +169,12 @@ class ApprovalOpening:
         return _Known(record.revision, None if found is None else found.value)
 
     async def _joined(self, namespace: str, approval: Approval, caller: Caller) -> Approval:
-        """Note that somebody else waits, too; best effort: the answer is the same without."""
+        """Note that somebody else waits, too: whoever asks does not decide.
+
+        Raises:
+            ConditionFailed: the approval is not as it was seen.
+            LimitExceeded: too many wait already.
+        """
         after = changes.joined_by(approval, caller.name)
         if after is approval or approval.state is not ApprovalState.PENDING:
             return approval
@@ -175,10 +182,7 @@ class ApprovalOpening:
         transaction = Transaction(
             namespace=namespace, steps=change_steps(approval, after), audit=audit
         )
-        try:
-            return stamped(after, await self._ledger.commit(transaction))
-        except ConditionFailed:
-            return await self._records.stored(namespace, approval.approval_id)
+        return stamped(after, await self._ledger.commit(transaction))
 
     async def _opened(
         self,

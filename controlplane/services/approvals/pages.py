@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from controlplane.domain.approvals.changes import seen
 from controlplane.domain.approvals.model import Approval, ApprovalState, Voter
 from controlplane.domain.approvals.votes import may_decide
+from controlplane.services.approvals.parts import fitting
 from controlplane.services.ports import Clock, Collection, Position
 from controlplane.services.read_model import ReadModel
 
@@ -65,7 +66,10 @@ class ApprovalPages:
         limit: int,
         min_revision: int,
     ) -> ApprovalPage:
-        """Return approvals after a cursor (the id of the last one before), the newest first."""
+        """Return approvals after a cursor (the id of the last one before), the newest first.
+
+        Fewer than `limit` if they are too large for one message.
+        """
         view = await self._read_model.at_least(namespace, min_revision)
         now_ms = self._clock.store_ms()
         wanted = chosen.choosing(voter, lambda: now_ms)
@@ -74,10 +78,10 @@ class ApprovalPages:
         found = [approval for approval in shown if wanted(approval)]
         found.sort(key=lambda one: one.approval_id, reverse=True)
         rest = [one for one in found if not after or one.approval_id < after]
-        approvals = tuple(rest[:limit])
+        approvals = tuple(rest[: fitting(rest, limit)])
         return ApprovalPage(
             approvals=approvals,
             total=len(found),
-            next_cursor=approvals[-1].approval_id if len(rest) > limit else "",
+            next_cursor=approvals[-1].approval_id if len(rest) > len(approvals) else "",
             position=view.position,
         )

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from controlplane.domain.approvals.changes import next_end_ms
 from controlplane.domain.approvals.model import Approval, ApprovalState, Voter
-from controlplane.domain.approvals.refusals import ApprovalNotFound
+from controlplane.domain.approvals.refusals import ApprovalExpired, ApprovalNotFound
 from controlplane.domain.errors import StoreUnavailable
 from controlplane.domain.identity import Caller, CallerKind
 from controlplane.services.families import caught_up
@@ -162,6 +163,7 @@ class ApprovalRecords:
             try:
                 committed = await self._ledger.commit(transaction)
             except ConditionFailed as lost:
+                require_in_time(before, transaction.steps[lost.step])
                 await caught_up(self._read_model, namespace, lost.current_revision)
                 continue
             return stamped(after, committed)
@@ -169,10 +171,20 @@ class ApprovalRecords:
 
 
 def in_time(before: Approval) -> tuple[Step, ...]:
-    """Return the condition that what people do to a PENDING approval is done in time."""
-    if before.state is not ApprovalState.PENDING:
+    """Return the condition that what people do to an open approval is done in time."""
+    if not before.state.is_open:
         return ()
-    return (RequireClock(not_after_ms=before.expires_at_ms),)
+    return (RequireClock(not_after_ms=next_end_ms(before)),)
+
+
+def require_in_time(before: Approval, failed: Step) -> None:
+    """Check that it was not the store's clock that kept a change of an approval from happening.
+
+    Raises:
+        ApprovalExpired: it was; to ask it again is of no use.
+    """
+    if isinstance(failed, RequireClock):
+        raise ApprovalExpired(before.approval_id)
 
 
 def contended() -> StoreUnavailable:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final
 
 from controlplane.domain.approvals.changes import due, next_due_ms
-from controlplane.domain.approvals.model import Approval, StandingGrant
+from controlplane.domain.approvals.model import Approval, ApprovalState, StandingGrant
 from controlplane.services.approvals.deciding import event_of
 from controlplane.services.approvals.records import approval_audit, change_steps
 from controlplane.services.families import PLANE
@@ -34,6 +34,14 @@ AT_ONCE: Final = 256
 
 FORGOTTEN_AT_ONCE: Final = 200
 """Records removed by one commit."""
+
+
+MAX_ENDED_PER_AGENT: Final = 1_000
+"""Approvals of one agent that are kept after their end, at some 1-130 KB each in every replica: an
+agent that asks and takes back without end must not fill them. The audit keeps what happened."""
+
+REPLAY_MS: Final = 10 * 60 * 1000
+"""How long a use is answered again; until then it is kept, however many there are."""
 
 
 class ApprovalSweep:
@@ -114,13 +122,37 @@ class ApprovalSweep:
     def _old(self, view: NamespaceView, now_ms: int) -> Iterator[Step]:
         before_ms = now_ms - self._retention_ms
         approvals: Mapping[str, Approval] = view.governance.table(Collection.APPROVALS)
+        excess = _excess(approvals, now_ms)
         for key, approval in approvals.items():
-            if not approval.state.is_open and approval.ended_at_ms < before_ms:
+            if approval.state.is_open:
+                continue
+            if approval.ended_at_ms < before_ms or key in excess:
                 yield Delete(Collection.APPROVALS, key, Expect(revision=approval.revision))
         grants: Mapping[str, StandingGrant] = view.governance.table(Collection.STANDING_GRANTS)
         for key, grant in grants.items():
             if min(grant.revoked_at_ms or grant.expires_at_ms, grant.expires_at_ms) < before_ms:
                 yield Delete(Collection.STANDING_GRANTS, key, Expect(revision=grant.revision))
+
+
+def _excess(approvals: Mapping[str, Approval], now_ms: int) -> set[str]:
+    """Return which of the approvals that ended are too many of their agents: the oldest."""
+    ended: dict[str, list[tuple[int, str]]] = {}
+    for key, approval in approvals.items():
+        if not approval.state.is_open:
+            own = ended.setdefault(approval.action.agent_id, [])
+            own.append((approval.ended_at_ms, key))
+    oldest = (
+        key
+        for own in ended.values()
+        if len(own) > MAX_ENDED_PER_AGENT
+        for _, key in sorted(own)[: len(own) - MAX_ENDED_PER_AGENT]
+    )
+    return {key for key in oldest if not _may_be_repeated(approvals[key], now_ms)}
+
+
+def _may_be_repeated(approval: Approval, now_ms: int) -> bool:
+    used = approval.state is ApprovalState.CONSUMED
+    return used and now_ms < approval.ended_at_ms + REPLAY_MS
 
 
 def _open(view: NamespaceView) -> Iterator[Approval]:

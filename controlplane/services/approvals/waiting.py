@@ -1,12 +1,14 @@
 """Waiting for an approval, and following many. No approval holds a task of its own."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 from controlplane.domain.approvals.changes import next_end_ms, seen
 from controlplane.domain.approvals.model import Approval, ApprovalState
+from controlplane.services.approvals.parts import parts_of
 from controlplane.services.approvals.records import ApprovalRecords
 from controlplane.services.hub import Subscription, governance_topic, governed_topic
 from controlplane.services.ports import Clock, Collection, Position
@@ -22,7 +24,7 @@ BOOKMARK_SECONDS: Final = 15.0
 """Silence after which a watcher is told how far it is: well below the 30 s of keepalive proxies."""
 
 PART_SIZE: Final = 100
-"""Approvals per message: each may have a context of 64 KiB, and most are small."""
+"""Approvals per message, and fewer of large ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,8 @@ class ApprovalWatch:
         self._wanted = wanted
         self._clock = clock
         self._held: dict[str, tuple[int, ApprovalState]] = {}
+        self._told = Position()
+        """Everything up to here was sent."""
 
     async def events(
         self, epoch: str = "", revision: int = 0, *, bookmark_seconds: float = BOOKMARK_SECONDS
@@ -170,6 +174,7 @@ class ApprovalWatch:
             resumes = epoch == view.position.epoch and revision <= view.position.revision
             if epoch and resumes:
                 self._hold_until(view, revision)
+                self._told = Position(epoch, revision)
                 owes_a_word = True
             else:
                 for part in self._snapshot(view):
@@ -202,15 +207,13 @@ class ApprovalWatch:
         }
 
     def _snapshot(self, view: NamespaceView) -> Iterator[SnapshotPart]:
-        position = view.position
+        position = self._told = view.position
         approvals = list(self._approvals(view).values())
         self._held = {one.approval_id: (one.revision, one.state) for one in approvals}
-        for start in range(0, max(len(approvals), 1), PART_SIZE):
-            yield SnapshotPart(
-                approvals=tuple(approvals[start : start + PART_SIZE]),
-                complete=start + PART_SIZE >= len(approvals),
-                position=position,
-            )
+        left = len(approvals)
+        for part in parts_of(approvals, PART_SIZE) if approvals else ((),):
+            left -= len(part)
+            yield SnapshotPart(approvals=part, complete=left == 0, position=position)
 
     def _deltas(self, view: NamespaceView) -> Iterator[Delta]:
         wanted = self._approvals(view)
@@ -219,12 +222,8 @@ class ApprovalWatch:
         ]
         removed = sorted(self._held.keys() - wanted.keys())
         self._held = {key: (one.revision, one.state) for key, one in wanted.items()}
-        for start in range(0, max(len(changed), len(removed)), PART_SIZE):
-            yield Delta(
-                approvals=tuple(changed[start : start + PART_SIZE]),
-                removed_ids=tuple(removed[start : start + PART_SIZE]),
-                position=view.position,
-            )
+        before, self._told = self._told, view.position
+        yield from _in_parts(changed, removed, before, view.position)
 
     def _next_end(self, view: NamespaceView) -> float:
         """Return in how many seconds time ends the next of the open approvals."""
@@ -235,3 +234,14 @@ class ApprovalWatch:
         ends = (next_end_ms(table[one]) for one in ids if one in table)
         ahead = (end for end in ends if end > now_ms)
         return max(min(ahead, default=now_ms + 3_600_000) - now_ms, 1) / 1000
+
+
+def _in_parts(
+    changed: Sequence[Approval], removed: Sequence[str], before: Position, position: Position
+) -> Iterator[Delta]:
+    """Yield what fits into messages; only with the last one everything up to `position` is sent."""
+    gone = [tuple(removed[at : at + PART_SIZE]) for at in range(0, len(removed), PART_SIZE)]
+    parts = [*zip_longest(parts_of(changed, PART_SIZE), gone, fillvalue=())]
+    for left, (approvals, ids) in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
+        reached = before if left else position
+        yield Delta(approvals=approvals, removed_ids=ids, position=reached)

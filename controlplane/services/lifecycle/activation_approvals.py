@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from controlplane.domain.agents import Agent, PendingActivation
 from controlplane.domain.approvals import changes
 from controlplane.domain.approvals.model import Approval, ApprovalDecision, ApprovalState
-from controlplane.domain.approvals.refusals import ApprovalNotFound, ApprovalNotOpen
+from controlplane.domain.approvals.refusals import (
+    ApprovalExpired,
+    ApprovalNotFound,
+    ApprovalNotOpen,
+)
 from controlplane.domain.identity import LOCAL_ADMIN, Caller, CallerKind
 from controlplane.services.approvals.asking import asked
 from controlplane.services.approvals.deciding import ApprovalDecisions, Ballot
@@ -80,7 +84,7 @@ class ActivationApprovals:
                 actor=PLANE,
                 reason=why,
             )
-        except (ApprovalNotFound, ApprovalNotOpen):
+        except (ApprovalExpired, ApprovalNotFound, ApprovalNotOpen):
             return  # it has ended by itself
 
     def using(self, approval: Approval, by: str) -> tuple[Step, ...] | None:

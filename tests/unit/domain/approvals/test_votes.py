@@ -3,6 +3,8 @@
 import pytest
 
 from controlplane.domain.approvals.model import (
+    MAX_ENTRIES,
+    ROOM_FOR_VOTES,
     Approval,
     ApprovalDecision,
     ApprovalState,
@@ -77,7 +79,7 @@ class TestQuorum:
 
     def test_advice_is_bounded(self):
         one = approval()
-        for number in range(199):
+        for number in range(MAX_ENTRIES - ROOM_FOR_VOTES - 1):
             one = vote(one, BOB, D.ADVISE, vote_id=str(number))
         with pytest.raises(LimitExceeded):
             vote(one, BOB, D.ADVISE)
