@@ -21,6 +21,7 @@ chosen in one place, `controlplane/api/status.py`.
     │   ├── NamespaceNotFound      NAMESPACE_NOT_FOUND    or none that the caller may see
     │   ├── TokenNotFound          TOKEN_NOT_FOUND
     │   ├── ApprovalNotFound       APPROVAL_NOT_FOUND
+    │   ├── DecisionNotFound       DECISION_NOT_FOUND     or the log keeps it no longer
     │   ├── PromptNotFound         PROMPT_NOT_FOUND
     │   ├── ExperimentNotFound     EXPERIMENT_NOT_FOUND
     │   ├── NotExposed             NOT_EXPOSED            a unit that has seen nothing

@@ -8,10 +8,11 @@ from google.rpc import (  # type: ignore[import-untyped]  # no py.typed
 
 from controlplane.api import status
 from controlplane.api.status import code_of, entry_error_of, reason_of, status_of
-from controlplane.domain import errors
+from controlplane.domain import errors, work_refusals
 from controlplane.domain.access import refusals as refusals_of_access
 from controlplane.domain.approvals import refusals as refusals_of_approvals
 from controlplane.domain.audit import refusals as refusals_of_audit
+from controlplane.domain.decisions import refusals as refusals_of_decisions
 from controlplane.domain.errors import (
     AgentNotFound,
     DomainError,
@@ -33,9 +34,11 @@ MODULES = {
         refusals_of_access,
         refusals_of_approvals,
         refusals_of_audit,
+        refusals_of_decisions,
         refusals_of_experiments,
         refusals_of_policy_sets,
         refusals_of_prompts,
+        work_refusals,
     )
 }
 REASONS = [value.name for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values]
