@@ -8,18 +8,13 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controlplane.domain.errors import (
-    InvalidTransition,
-    StoreUnavailable,
-)
+from controlplane.domain.errors import InvalidTransition, StoreUnavailable
 from controlplane.domain.identity import Caller
 from controlplane.domain.rollouts import operations
 from controlplane.domain.rollouts.model import Phase, Rollout
 from controlplane.domain.rollouts.transitions import Transition
 from controlplane.domain.rollouts.validation import validate_plan
-from controlplane.domain.work_refusals import (
-    RolloutNotFound,
-)
+from controlplane.domain.work_refusals import RolloutNotFound
 from controlplane.services.families import caught_up
 from controlplane.services.hub import rollout_topic
 from controlplane.services.ports import (
