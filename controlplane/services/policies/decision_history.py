@@ -68,7 +68,7 @@ class DecisionHistory:
                 return
             before = page[-1].place
 
-    async def batches_after(
+    async def stored_after(
         self, namespace: str, *, after: str, to_ms: int
     ) -> AsyncIterator[StoredBatch]:
         """Yield batches in their order: above the place `after`, recorded at `to_ms` or earlier."""

@@ -110,7 +110,8 @@ class DecisionReports:
 
 def _violations(one: LocalDecision, latest_ms: int) -> Sequence[tuple[str, str]]:
     wrong: list[tuple[str, str]] = []
-    if parse_decision_id(one.decision_id) is None:
+    name = parse_decision_id(one.decision_id)
+    if name is None:
         wrong.append(("decision.decision_id", "is none"))
     if not is_identifier(one.action):
         wrong.append(("action", "must be 1-256 characters of [A-Za-z0-9._:/-]"))
@@ -118,6 +119,9 @@ def _violations(one: LocalDecision, latest_ms: int) -> Sequence[tuple[str, str]]
         wrong.append(("tool", "must be 1-256 characters of [A-Za-z0-9._:/-]"))
     if not 0 < one.at_ms <= latest_ms:
         wrong.append(("made_at", "must be a time, at most five minutes from now"))
+    elif name is not None and name.at_ms != one.at_ms:
+        # It is looked for at the time in its id, and nowhere else.
+        wrong.append(("decision.decision_id", "must say the time `made_at`"))
     return wrong
 
 

@@ -31,7 +31,8 @@ replica holds that much of a store's absence. What came later still is found by 
 its time."""
 
 EARLY_MS: Final = 5 * 60 * 1000
-"""How much earlier than it was made: the clocks of agents are not the store's."""
+"""How much earlier than it was made an agent may report one: the clocks of agents are not the
+store's."""
 
 LOOKED_AT: Final = 10_000
 """Decisions that are unpacked for one page: some 50 ms, between which others are served."""
@@ -41,6 +42,10 @@ SKIPPED: Final = 2_000
 
 SETTLED_MS: Final = 15_000
 """A replica stores its decisions in their order but for this much."""
+
+SKEW_MS: Final = 2_000
+"""How much earlier than it was made a replica's decision may be stored: replicas estimate the clock
+of the store, and a store that fails over goes on with another one."""
 
 FRESH_MS: Final = 1_000
 """A decision this young may not be stored yet: it is looked for again ..."""
@@ -79,7 +84,8 @@ class RecordedDecisions:
         if name is None:
             raise InvalidArgument.of("decision_id", "must be as PolicyDecision.decision_id says")
         while True:
-            fresh = self._clock.store_ms() - name.at_ms < FRESH_MS
+            # Anybody may ask for ids of the future: they are not waited for.
+            fresh = abs(self._clock.store_ms() - name.at_ms) < FRESH_MS
             found = await self._look_for(namespace, name, decision_id)
             if found is not None:
                 return found
@@ -90,21 +96,54 @@ class RecordedDecisions:
     async def _look_for(
         self, namespace: str, name: DecisionName, decision_id: str
     ) -> DecisionRecord | None:
+        """Look where a replica stores it, then where an agent with a fast clock does.
+
+        Agents choose the ids in their reports, so one may be that of a replica's decision: what
+        a replica recorded goes first, wherever it stands.
+        """
+        own = (name.source, f"{name.source}-sync")
+        reported: DecisionRecord | None = None
+        looked_at, is_own = 0, False
+        async for stored in self._history.stored_after(
+            namespace, after=place_at(name.at_ms - SKEW_MS), to_ms=name.at_ms + LATE_MS
+        ):
+            batch = stored.batch
+            looked_at += 1
+            is_own = is_own or batch.source in own
+            settled_ms = name.at_ms + SETTLED_MS
+            if (
+                looked_at > SKIPPED
+                or (batch.source in own and batch.first_ms > settled_ms)
+                or (reported is not None and not is_own and stored.at_ms > settled_ms)
+            ):
+                break
+            found = _found_in(batch, name, own, decision_id)
+            if found is not None and batch.source in own:
+                return found
+            reported = reported or found
+        if is_own:
+            return None  # an id of a replica: what an agent reports under it is another decision
+        if reported is not None:
+            return reported
+        return await self._look_before(namespace, name, decision_id)
+
+    async def _look_before(
+        self, namespace: str, name: DecisionName, decision_id: str
+    ) -> DecisionRecord | None:
+        """Look among what was stored before the decision says that it was made."""
         own = (name.source, f"{name.source}-sync")
         looked_at = 0
-        async for _, batch in self._history.batches_after(
-            namespace, after=place_at(name.at_ms - EARLY_MS), to_ms=name.at_ms + LATE_MS
+        async for stored in self._history.batches(
+            namespace,
+            before=place_at(name.at_ms - SKEW_MS),
+            from_ms=max(name.at_ms - EARLY_MS, 0),
         ):
             looked_at += 1
-            if looked_at > SKIPPED or (
-                batch.source in own and batch.first_ms > name.at_ms + SETTLED_MS
-            ):
-                return None
-            if not _may_hold(batch, name, own):
-                continue
-            columns = content_of(batch)
-            if isinstance(columns, Columns) and decision_id in columns.decision_id:
-                return record_of(columns, columns.decision_id.index(decision_id))
+            if looked_at > SKIPPED:
+                break
+            found = _found_in(stored.batch, name, own, decision_id)
+            if found is not None:
+                return found
         return None
 
     async def query(
@@ -196,6 +235,17 @@ def matching(query: DecisionQuery, columns: Columns, below: int) -> Iterator[int
 
 def _actions(test: Callable[[str], bool] | None, columns: Columns) -> Container[str] | None:
     return None if test is None else {action for action in set(columns.action) if test(action)}
+
+
+def _found_in(
+    batch: DecisionBatch, name: DecisionName, own: tuple[str, str], decision_id: str
+) -> DecisionRecord | None:
+    if not _may_hold(batch, name, own):
+        return None
+    columns = content_of(batch)
+    if not isinstance(columns, Columns) or decision_id not in columns.decision_id:
+        return None
+    return record_of(columns, columns.decision_id.index(decision_id))
 
 
 def _may_hold(batch: DecisionBatch, name: DecisionName, own: tuple[str, str]) -> bool:
