@@ -11,7 +11,7 @@ from controlplane.domain.policies import Decision, is_identifier, validate_claim
 from controlplane.services.policies.decision_log_port import DecisionBatch, DecisionLog
 from controlplane.services.policies.decision_packing import ColumnsBuilder, gap_batch
 from controlplane.services.policies.decisions import facts_of
-from controlplane.services.policies.recorded_decisions import EARLY_MS, LOCAL_SOURCE
+from controlplane.services.policies.recorded_decisions import EARLY_MS, ID_TIME_MS, LOCAL_SOURCE
 from controlplane.services.policies.settings import settings_of
 from controlplane.services.ports import Clock
 from controlplane.services.read_model import ReadModel
@@ -119,7 +119,7 @@ def _violations(one: LocalDecision, latest_ms: int) -> Sequence[tuple[str, str]]
         wrong.append(("tool", "must be 1-256 characters of [A-Za-z0-9._:/-]"))
     if not 0 < one.at_ms <= latest_ms:
         wrong.append(("made_at", "must be a time, at most five minutes from now"))
-    elif name is not None and name.at_ms != one.at_ms:
+    elif name is not None and abs(name.at_ms - one.at_ms) > ID_TIME_MS:
         # It is looked for at the time in its id, and nowhere else.
         wrong.append(("decision.decision_id", "must say the time `made_at`"))
     return wrong

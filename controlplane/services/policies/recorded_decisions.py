@@ -34,6 +34,9 @@ EARLY_MS: Final = 5 * 60 * 1000
 """How much earlier than it was made an agent may report one: the clocks of agents are not the
 store's."""
 
+ID_TIME_MS: Final = 60_000
+"""By how much the time in an id that an agent has made may be another than that of its decision."""
+
 LOOKED_AT: Final = 10_000
 """Decisions that are unpacked for one page: some 50 ms, between which others are served."""
 
@@ -249,9 +252,10 @@ def _found_in(
 
 
 def _may_hold(batch: DecisionBatch, name: DecisionName, own: tuple[str, str]) -> bool:
-    if not batch.first_ms <= name.at_ms <= batch.last_ms:
+    slack = ID_TIME_MS if batch.source.startswith(LOCAL_SOURCE) else 0
+    if not batch.first_ms - slack <= name.at_ms <= batch.last_ms + slack:
         return False
-    return batch.source in own or batch.source.startswith(LOCAL_SOURCE)
+    return batch.source in own or bool(slack)
 
 
 def _just_after(place: str) -> str:

@@ -98,5 +98,5 @@ async def test_a_report_whose_ids_say_another_time_is_refused():
     now_ms = world.clock.store_ms()
 
     with pytest.raises(InvalidArgument) as refused:
-        await report(world, f"dec-{now_ms:012x}-0badcafe-1", now_ms - 1)
+        await report(world, f"dec-{now_ms:012x}-0badcafe-1", now_ms - 61_000)
     assert refused.value.violations[0].field == "decisions[0].decision.decision_id"
