@@ -45,6 +45,8 @@ class LocalExperiments:
         self._reports = Reports(connection, namespace, agent_name)
         self._dealers: dict[tuple[str, str], Dealer] = {}
         self._sent: OrderedDict[tuple[str, int, str, str, str], None] = OrderedDict()
+        self._lost = 0
+        """Reports that were lost when `_sent` was last right."""
         self._known = asyncio.Event()
         self._waiting = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -137,6 +139,10 @@ class LocalExperiments:
             raise ValueError("the digest of what is sent is required")
         served = digest or dealt.digest
         seen = dealt.experiment, dealt.phase, dealt.unit, dealt.variant, served
+        if self.dropped != self._lost:
+            # Nobody knows which: sent again, those that came count once, and the others at last.
+            self._lost = self.dropped
+            self._sent.clear()
         if seen in self._sent:
             self._sent.move_to_end(seen)
             return

@@ -26,6 +26,10 @@ FIRST_SYNC: Final = 5.0
 MAX_SESSIONS: Final = 10_000
 """Sessions whose version is remembered here; of others the plane is asked again."""
 
+KEPT_ALIVE: Final = 1_800.0
+"""Seconds after which the plane is asked again about a session that goes on. The plane forgets one
+that nobody asked for in a day, by default: its next process would begin with another version."""
+
 PRODUCTION: Final = "production"
 
 
@@ -82,7 +86,8 @@ class PromptCache:
         self._states: dict[str, PromptState] = {}
         self._current: dict[str, ResolvedPrompt] = {}
         """What is answered from memory: prompt -> what everybody gets here."""
-        self._sessions: OrderedDict[tuple[str, str], ResolvedPrompt] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, str], tuple[ResolvedPrompt, float]] = OrderedDict()
+        """(prompt, session) -> what it keeps, and when the plane was last asked."""
         self._complete = asyncio.Event()
         self._refusal: FleetError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -150,7 +155,10 @@ class PromptCache:
             kept = self._sessions.get((prompt, session_id))
             if kept is not None:
                 self._sessions.move_to_end((prompt, session_id))
-                return kept
+                found, asked_at = kept
+                if self._clock() - asked_at > KEPT_ALIVE:
+                    await self._keep_alive(found)
+                return found
         try:
             state = self._states.get(prompt)
             asks = session_id or (state is not None and state.experiment_active)
@@ -220,10 +228,19 @@ class PromptCache:
         except (Unavailable, DeadlineExceeded):
             return replace(self.current(prompt), session_id=session_id)
         if found.pinned:
-            self._sessions[prompt, session_id] = found
+            self._sessions[prompt, session_id] = found, self._clock()
             if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
         return found
+
+    async def _keep_alive(self, kept: ResolvedPrompt) -> None:
+        """Have the plane remember what a session keeps; whatever it says, the session keeps it."""
+        prompt, session_id = kept.name, kept.session_id
+        self._sessions[prompt, session_id] = kept, self._clock()  # others need not ask as well
+        try:
+            await self._resolve(prompt, agent_id=self._agent_id, session_id=session_id)
+        except FleetError as error:
+            _log.debug("a session could not be prolonged: %s", error)
 
     async def _follow(self) -> None:
         """Take what the watch tells, whatever happens to it."""

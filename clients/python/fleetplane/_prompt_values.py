@@ -162,6 +162,8 @@ class ResolvedPrompt:
     """Experiment that gave it; empty: none."""
     variant: str = ""
     """And its variant."""
+    experiment_phase: int = 0
+    """Phase of the experiment that gave it: of what a session keeps, the one that it kept it in."""
     pinned: bool = False
     """Whether the session keeps it."""
     is_fallback: bool = False
@@ -228,6 +230,7 @@ class ResolvedPrompt:
             label=message.label,
             experiment=message.experiment,
             variant=message.variant,
+            experiment_phase=message.experiment_phase,
             pinned=message.pinned,
             session_id=session_id,
             agent_id=agent_id,

@@ -259,6 +259,7 @@ class PromptCalls(Connected):
             session_id=used.session_id,
             experiment=used.experiment,
             variant=used.variant,
+            experiment_phase=used.experiment_phase,
             is_fallback=used.is_fallback,
         )
         connection = self.connection

@@ -194,6 +194,7 @@ def resolved_to_proto(resolved: Resolved) -> pb.ResolvePromptResponse:
         reason=_REASONS.to_wire(resolved.reason),
         pinned=resolved.pinned,
         revision=resolved.revision,
+        experiment_phase=resolved.phase,
     )
 
 

@@ -364,6 +364,7 @@ class PromptService(pb_grpc.PromptServiceServicer):
             session_id=request.session_id,
             experiment=request.experiment,
             variant=request.variant,
+            phase=request.experiment_phase,
         )
         recorded = await self._resolution.mark_used(
             namespace_of(request.namespace),

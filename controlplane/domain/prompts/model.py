@@ -221,6 +221,7 @@ class PromptPin:
         label: Label it was reached by.
         experiment: Experiment that gave it; empty: none.
         variant: And its variant.
+        phase: Phase of the experiment then; 0: none, or written before phases were kept.
         reason: Why it was chosen at first.
         resolved_revision: Revision of the prompt then.
         used_at_ms: When it was last asked for, to about a tenth of its life.
@@ -237,6 +238,7 @@ class PromptPin:
     resolved_revision: int = 0
     used_at_ms: int = 0
     revision: int = 0
+    phase: int = 0
 
 
 def version_key(prompt: str, version: int) -> str:

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controlplane.domain.errors import DomainError, InvalidArgument, InvalidTransition
+from controlplane.domain.errors import (
+    DomainError,
+    InvalidArgument,
+    InvalidTransition,
+    RevisionConflict,
+)
 from controlplane.domain.experiments.analysis import Analysis, analyse
 from controlplane.domain.experiments.counters import Counters
 from controlplane.domain.experiments.model import Experiment, Phase, Verdict
@@ -54,6 +59,8 @@ class Analyst:
         self._experiments = experiments
         self._moved: dict[tuple[str, str, int], tuple[int, int]] = {}
         """(namespace, key, phase) -> (counter of moves, revision) as of the last look."""
+        self._refused: dict[tuple[str, str, int], str] = {}
+        """The same -> why it could not be ended, as was logged."""
 
     async def analyse(self, namespace: str, key: str, number: int = 0) -> Look:
         """Return what is known of a phase, 0 being the present or last one.
@@ -111,6 +118,17 @@ class Analyst:
         present = {(namespace, one.key, phase.number) for one, phase in running}
         for place in [one for one in self._moved if one[0] == namespace and one not in present]:
             del self._moved[place]
+        for place in [one for one in self._refused if one[0] == namespace and one not in present]:
+            del self._refused[place]
+
+    def _complain(self, place: tuple[str, str, int], why: str) -> None:
+        """Log why an experiment could not be ended: once, though it is tried again and again."""
+        if self._refused.get(place) == why:
+            return
+        self._refused[place] = why
+        _log.warning(
+            "an experiment could not be ended", extra={"experiment": place[1], "error": why}
+        )
 
     async def _keep(self, namespace: str, look: Look) -> bool:
         """Store a conclusion that says something else than the one before; False if not."""
@@ -153,21 +171,20 @@ class Analyst:
         stops = allowed.stop and verdict in {Verdict.ROLLBACK, Verdict.KEEP_CONTROL}
         if not promotes and not stops:
             return True
+        place = namespace, look.experiment.key, analysis.phase
         try:
             await self._experiments.stop(
                 namespace,
                 look.experiment.key,
                 promote=analysis.winner if promotes else "",
+                expected_phase=analysis.phase,
                 reason=f"{verdict}: {analysis.why}",
                 caller=_PLANE,
             )
-        except InvalidTransition:
-            pass  # somebody was faster
+        except (InvalidTransition, RevisionConflict):
+            pass  # somebody was faster: it ended, or is in a phase that was not looked at
         except DomainError as refusal:
-            _log.warning(
-                "an experiment could not be ended",
-                extra={"experiment": look.experiment.key, "error": refusal.message},
-            )
+            self._complain(place, refusal.message)
             return False
         return True
 

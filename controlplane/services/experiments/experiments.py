@@ -280,6 +280,7 @@ class Experiments:
         key: str,
         *,
         promote: str = "",
+        expected_phase: int = 0,
         reason: str = "",
         caller: Caller,
     ) -> Experiment:
@@ -287,16 +288,24 @@ class Experiments:
 
         Two commits: a promotion that is refused leaves the experiment running, and a replica that
         dies in between leaves one whose promotion is done, which the repeated call stops.
-        Idempotent.
+        Idempotent. `expected_phase` 0: whichever it is in.
 
         Raises:
             ExperimentNotFound: there is none.
             InvalidArgument: there is no such variant.
             InvalidTransition: it does not run, and did not end like this.
+            RevisionConflict: it is in another phase than expected, or came into one meanwhile, in
+                which the variant may be something else.
             DomainError: the variant may not be promoted.
         """
+        number = expected_phase
 
         def decide(before: Experiment) -> Change:
+            present = before.phase.number if before.phase is not None else 0
+            if number not in {0, present}:
+                raise RevisionConflict(
+                    f"phase of experiment {key!r}", expected=number, current=present
+                )
             after = moves.stopped(
                 before,
                 self._clock.store_ms(),
@@ -312,6 +321,7 @@ class Experiments:
         asked = decide(before).after  # refuses what cannot be stopped before anything is promoted
         if asked is before:
             return before
+        number = asked.phases[-1].number
         chosen = next((v for v in asked.phases[-1].variants if v.name == promote), None)
         if chosen is not None:
             await self._subjects.promote(namespace, before, chosen, reason=reason, caller=caller)
@@ -336,7 +346,9 @@ class Experiments:
         audit = audit_of(
             key, method="DeleteExperiment", event="deleted", actor=caller.name, reason=reason
         )
-        await erase(self._ledger, namespace, experiment, audit)
+        if experiment.phases:
+            # Of a draft nothing is recorded, and it may be started at this moment.
+            await erase(self._ledger, namespace, experiment, audit)
         unchanged = Delete(Collection.EXPERIMENTS, key, Expect(revision=experiment.revision))
         try:
             await self._ledger.commit(

@@ -1,8 +1,8 @@
 """Experiments on prompts, as the resolution of prompts asks for them."""
 
 from controlplane.domain.errors import InvalidTransition
-from controlplane.domain.experiments.dealing import own_variant
-from controlplane.domain.experiments.model import Experiment, SubjectKind, UnitKind
+from controlplane.domain.experiments.dealing import is_for, own_variant
+from controlplane.domain.experiments.model import Experiment, Subject, SubjectKind, UnitKind
 from controlplane.domain.experiments.recording import Recorded, Seen
 from controlplane.domain.experiments.refusals import ExperimentNotFound
 from controlplane.domain.identity import Caller
@@ -39,15 +39,18 @@ class PromptUses:
             experiment=dealt.experiment,
             variant=dealt.variant.name,
             version=dealt.variant.prompt_version,
+            phase=dealt.phase,
         )
 
     async def exposed(self, namespace: str, use: PromptUse) -> bool:
         """Record that a unit has seen a variant; return whether there was anything to record.
 
-        What a session has kept from an earlier phase is no exposure to this one.
+        What a session has kept from an earlier phase is no exposure to this one. Nor is the use of
+        another prompt, or by an agent that the experiment is not for: the answer to those is what
+        the experiment was before, under the same key, and they would spoil this one.
 
         Raises:
-            InvalidArgument: the digest is missing, or there is no such variant.
+            InvalidArgument: the digest is missing, or there is no such variant or phase.
             StoreUnavailable: the store does not answer.
         """
         try:
@@ -55,14 +58,19 @@ class PromptUses:
         except ExperimentNotFound:
             return False
         unit = use.agent_name if experiment.unit is UnitKind.AGENT else use.session_id
-        if not unit or not experiment.running or _is_kept(experiment, unit, use.variant):
+        if not unit or not experiment.running or not _is_about(experiment, use):
+            return False
+        if not use.phase and _is_kept(experiment, unit, use.variant):
             return False
         seen = Seen(
             unit=unit, variant=use.variant, digest=use.content_sha256, agent_name=use.agent_name
         )
         try:
             (result,) = await self._recorder.record(
-                namespace, use.experiment, (Entry(report=seen),), caller=Caller(name=PLANE)
+                namespace,
+                use.experiment,
+                (Entry(report=seen, phase=use.phase),),
+                caller=Caller(name=PLANE),
             )
         except InvalidTransition:
             return False  # it was stopped a moment ago
@@ -71,8 +79,16 @@ class PromptUses:
         return result.recorded is not Recorded.IGNORED
 
 
+def _is_about(experiment: Experiment, use: PromptUse) -> bool:
+    subject = Subject(kind=SubjectKind.PROMPT, name=use.prompt)
+    return experiment.subject == subject and is_for(experiment, use.agent_name)
+
+
 def _is_kept(experiment: Experiment, unit: str, variant: str) -> bool:
-    """Return whether a unit has a variant by an earlier phase, and not by the present one."""
+    """Return whether a unit has a variant by an earlier phase, and not by the present one.
+
+    For clients that do not say of which phase it is.
+    """
     *earlier, present = experiment.phases
     own = own_variant(experiment.key, present, unit)
     if own is not None and own.name == variant:

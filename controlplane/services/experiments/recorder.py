@@ -24,6 +24,7 @@ from controlplane.domain.experiments.model import (
     ExperimentState,
     Exposure,
     Phase,
+    UnitKind,
     unit_key,
     units_history,
 )
@@ -48,6 +49,7 @@ from controlplane.services.ports import (
     Expect,
     Ledger,
     Put,
+    Require,
     Transaction,
 )
 from controlplane.services.ports import Step as LedgerStep
@@ -219,6 +221,9 @@ class _Batch:
         agent = self._caller.agent
         if agent is not None and not is_for(self._experiment, agent.agent_name):
             raise ForeignAgent(agent.agent_name, "key")
+        by_agent = self._experiment.unit is UnitKind.AGENT
+        if agent is not None and by_agent and seen.unit != agent.agent_name:
+            raise ForeignAgent(agent.agent_name, "unit")
         if not self._is_of_now(entry):
             return None
         if self._phase.variant(seen.variant) is None:
@@ -257,7 +262,10 @@ class _Batch:
         if not self._now:
             return ()
         key, number = self._experiment.key, self._phase.number
-        steps: list[LedgerStep] = []
+        # Nothing is recorded of an experiment that was removed, or went on, since it was read: it
+        # would be left behind, and counted by the next one of this key.
+        as_read = Expect(revision=self._experiment.revision)
+        steps: list[LedgerStep] = [Require(Collection.EXPERIMENTS, key, as_read)]
         for unit, record in self._now.items():
             before = self._read[unit]
             expect = Expect(revision=0 if before is None else before.revision)

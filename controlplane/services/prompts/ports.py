@@ -13,6 +13,8 @@ class PromptVariant:
     experiment: str
     variant: str
     version: int
+    phase: int = 0
+    """Phase of the experiment that it is of; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,7 @@ class PromptUse:
         session_id: In which conversation.
         experiment: Experiment that it was resolved with; empty: none.
         variant: And the variant.
+        phase: And the phase; 0: not known.
     """
 
     prompt: str
@@ -36,6 +39,7 @@ class PromptUse:
     session_id: str
     experiment: str
     variant: str
+    phase: int = 0
 
 
 class PromptExperiments(Protocol):

@@ -38,6 +38,7 @@ class Resolved:
     label: str = ""
     experiment: str = ""
     variant: str = ""
+    phase: int = 0
     pinned: bool = False
 
 
@@ -93,6 +94,7 @@ class PromptResolution:
             label=chosen.label,
             experiment=chosen.experiment,
             variant=chosen.variant,
+            phase=chosen.phase,
             reason=chosen.reason,
             resolved_revision=chosen.revision,
         )
@@ -121,6 +123,7 @@ class PromptResolution:
                 revision=prompt.revision,
                 experiment=dealt.experiment,
                 variant=dealt.variant,
+                phase=dealt.phase,
             )
         own = prompt.agent_labels.get(agent_name, "") if agent_name else ""
         for name, reason in (
@@ -230,5 +233,6 @@ def _kept(
         label=pin.label,
         experiment=pin.experiment,
         variant=pin.variant,
+        phase=pin.phase,
         pinned=True,
     )

@@ -1480,6 +1480,7 @@ class ResolvePromptResponse(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_PHASE_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """Label it was reached by; empty for a variant that names a version."""
     variant: _builtins.str
@@ -1492,6 +1493,8 @@ class ResolvePromptResponse(_message.Message):
     """Whether the session keeps it."""
     revision: _builtins.int
     """Revision of the prompt that it was resolved at; of a pin, that of the pin."""
+    experiment_phase: _builtins.int
+    """Phase of the experiment that gave the variant; of a pin, that of the pin. 0: none."""
     @_builtins.property
     def version(self) -> Global___PromptVersion:
         """The version, with its content."""
@@ -1506,10 +1509,11 @@ class ResolvePromptResponse(_message.Message):
         reason: Global___PromptReason.ValueType = ...,
         pinned: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        experiment_phase: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "label", b"label", "pinned", b"pinned", "reason", b"reason", "revision", b"revision", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "experiment_phase", b"experiment_phase", "label", b"label", "pinned", b"pinned", "reason", b"reason", "revision", b"revision", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2385,6 +2389,7 @@ class MarkPromptUsedRequest(_message.Message):
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     IS_FALLBACK_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_PHASE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant."""
     prompt: _builtins.str
@@ -2403,6 +2408,10 @@ class MarkPromptUsedRequest(_message.Message):
     """Variant."""
     is_fallback: _builtins.bool
     """The fallback of the program was used instead."""
+    experiment_phase: _builtins.int
+    """Phase of the experiment, as resolved: what a session keeps from an earlier phase is not counted
+    in the present one. 0: not known; then it is told from what the unit was dealt.
+    """
     def __init__(
         self,
         *,
@@ -2415,10 +2424,11 @@ class MarkPromptUsedRequest(_message.Message):
         experiment: _builtins.str = ...,
         variant: _builtins.str = ...,
         is_fallback: _builtins.bool = ...,
+        experiment_phase: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "content_sha256", b"content_sha256", "experiment", b"experiment", "is_fallback", b"is_fallback", "namespace", b"namespace", "prompt", b"prompt", "session_id", b"session_id", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "content_sha256", b"content_sha256", "experiment", b"experiment", "experiment_phase", b"experiment_phase", "is_fallback", b"is_fallback", "namespace", b"namespace", "prompt", b"prompt", "session_id", b"session_id", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
