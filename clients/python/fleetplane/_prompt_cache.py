@@ -155,10 +155,10 @@ class PromptCache:
             kept = self._sessions.get((prompt, session_id))
             if kept is not None:
                 self._sessions.move_to_end((prompt, session_id))
-                found, asked_at = kept
+                known, asked_at = kept
                 if self._clock() - asked_at > KEPT_ALIVE:
-                    await self._keep_alive(found)
-                return found
+                    await self._keep_alive(known)
+                return known
         try:
             state = self._states.get(prompt)
             asks = session_id or (state is not None and state.experiment_active)
