@@ -106,6 +106,7 @@ def _kept_parts(text: str) -> tuple[Part, ...]:
 def _parts(text: str) -> tuple[Part, ...]:
     parts: list[Part] = []
     literal: list[str] = []
+    places: dict[str, Variable] = {}
     position = 0
     for opening in _OPENING.finditer(text):
         if opening.start() < position:
@@ -119,7 +120,11 @@ def _parts(text: str) -> tuple[Part, ...]:
         variable = _VARIABLE.match(text, position)
         if variable is None:
             raise TemplateError(_malformed(text, position))
-        parts.extend(("".join(literal), Variable(variable[1])))
+        name = variable[1]
+        place = places.get(name)
+        if place is None:
+            place = places[name] = Variable(name)
+        parts.extend(("".join(literal), place))
         literal = []
         position = variable.end()
     parts.append("".join(literal) + text[position:])
