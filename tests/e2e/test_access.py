@@ -10,12 +10,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # has no stubs
 from grpc_status import rpc_status
 
-from fleetplane.v1 import (
-    agent_pb2,
-    identity_service_pb2,
-    registry_service_pb2,
-    task_service_pb2,
-)
+from fleetplane.v1 import agent_pb2, identity_service_pb2, registry_service_pb2, task_service_pb2
 from tests.e2e.access_approval import asked_for_approval
 from tests.e2e.access_requests import METHODS, plain_request, speak_of
 from tests.e2e.access_table import ROLES, TABLE, Line, Place
@@ -32,8 +27,8 @@ NOBODY: Final = {"CREDENTIAL_MISSING"}
 NO_ROLE: Final = {"PERMISSION_DENIED"}
 NOT_YOURS: Final = {"FOREIGN_AGENT", "PERMISSION_DENIED"}
 REFUSALS: Final = OTHER_NAMESPACE | UNKNOWN | NOBODY | NO_ROLE | NOT_YOURS
-ANSWERED: Final[set[str]] = set()
-"""Whatever the answer was, it was not a refusal of the caller."""
+SETTINGS: Final[dict[str, float]] = {"grace_seconds": 1.0, "wrong_credentials_per_second": 1000.0}
+"""The walk shows four wrong credentials to each method, faster than anybody may who guesses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +89,7 @@ def request_about(plane: Plane, method: str, name: str, namespace: str = HERE) -
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[Plane]:
-    with secure_daemon(grace_seconds=1.0) as secure, secure.channel() as channel:
+    with secure_daemon(**SETTINGS) as secure, secure.channel() as channel:
         for namespace in (HERE, ELSEWHERE):
             secure.make_namespace(namespace)
         tokens = {

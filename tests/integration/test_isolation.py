@@ -1,106 +1,45 @@
 """Agents and tenants kept apart, through a real channel, by a whole replica that authenticates."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # has no stubs
-from grpc_status import rpc_status as typed_rpc_status
 
-from controlplane.api.identification import Identification
 from controlplane.domain.access.records import SYSTEM_NAMESPACE, Ban, ban_key
 from controlplane.services.ports import AuditEntry, Collection, Put, Transaction
-from controlplane.settings import Settings
-from controlplane.storage.memory.ledger import MemoryLedger
-from fleetplane.v1 import (
-    agent_pb2,
-    config_service_pb2,
-    lifecycle_service_pb2,
-    policy_service_pb2,
-)
-from fleetplane.v1 import decision_service_pb2 as decisions_pb
+from fleetplane.v1 import config_service_pb2, lifecycle_service_pb2
 from fleetplane.v1 import registry_service_pb2 as pb
 from fleetplane.v1 import task_service_pb2 as tasks_pb
-from tests.fakes.callers import KnownCallers, agent, bind, make_namespace, showing, unbind, user
+from tests.fakes.callers import bind, showing, unbind
 from tests.fakes.eventually import eventually
-from tests.fakes.memory_replica import MemoryReplica, memory_replica
+from tests.fakes.two_agents import (
+    ANN,
+    AS_ANN,
+    AS_BEN,
+    AS_MINE,
+    AS_OTHER,
+    AS_ROOT,
+    AS_TEAMS,
+    MINE,
+    Place,
+    beat,
+    beating,
+    read_to_the_end,
+    refused,
+    registration,
+    shown,
+    two_agents,
+)
 
 pytestmark = pytest.mark.timeout(60)
-
-rpc_status: Any = typed_rpc_status  # the published stubs know only synchronous errors
-
-MINE, OTHER, TEAMS = agent("mine"), agent("other"), agent("mine", "team")
-ROOT, ANN, BEN = user("root", is_admin=True), user("ann"), user("ben")
-AS_MINE, AS_OTHER, AS_TEAMS = showing("mine"), showing("other"), showing("teams")
-AS_ROOT, AS_ANN, AS_BEN = showing("root"), showing("ann"), showing("ben")
-
-
-@dataclass
-class Place:
-    """A replica with two agents, `mine` and `other`, of one instance each."""
-
-    replica: MemoryReplica
-    ledger: MemoryLedger
-    mine: agent_pb2.Instance
-    other: agent_pb2.Instance
 
 
 @pytest.fixture
 async def place() -> AsyncIterator[Place]:
-    known = KnownCallers(mine=MINE, other=OTHER, teams=TEAMS, root=ROOT, ann=ANN, ben=BEN)
-    who = Identification(known, reads_certificates=False)
-    async with memory_replica(Settings(secure=True), who) as replica:
-        ledger = MemoryLedger(replica.store)
-        await make_namespace(ledger, "team")
-        mine = await registered(replica, AS_MINE, "mine")
-        other = await registered(replica, AS_OTHER, "other")
-        yield Place(replica, ledger, mine, other)
-
-
-def registration(name: str, **fields: Any) -> pb.RegisterRequest:
-    spec = agent_pb2.AgentSpec(name=name, version="1.0.0", capabilities=["chat"])
-    instance = pb.InstanceSpec(instance_id=f"box-{name}")
-    return pb.RegisterRequest(
-        **{"agent_id": f"{name}-1", "spec": spec, "instance": instance, **fields}
-    )
-
-
-async def registered(replica: MemoryReplica, who: Any, name: str) -> agent_pb2.Instance:
-    answer = await replica.registry.Register(registration(name), metadata=who)
-    instance: agent_pb2.Instance = answer.instance
-    return instance
-
-
-async def refused(call: Awaitable[Any]) -> str:
-    """Return the reason that a call is refused with; empty if it is answered."""
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        info = error_details_pb2.ErrorInfo()
-        for packed in rpc_status.from_call(error).details:
-            if packed.Unpack(info):
-                return str(info.reason)
-        return error.code().name
-    return ""
-
-
-def beat(instance: agent_pb2.Instance, **fields: Any) -> pb.Beat:
-    return pb.Beat(instance_id=instance.instance_id, generation=instance.generation, **fields)
-
-
-async def beating(place: Place, who: Any, *beats: pb.Beat, namespace: str = "") -> Any:
-    call = place.replica.registry.Heartbeat(metadata=who)
-    await call.write(pb.HeartbeatRequest(namespace=namespace, batch=1, beats=beats))
-    return call
-
-
-async def shown(place: Place, instance: agent_pb2.Instance, agent_id: str) -> bool:
-    request = pb.GetAgentRequest(agent_id=agent_id)
-    answer = await place.replica.registry.GetAgent(request, metadata=AS_ROOT)
-    return instance.instance_id in {one.instance_id for one in answer.agent.instances}
+    async with two_agents() as made:
+        yield made
 
 
 async def test_an_agent_registers_nobody_but_itself(place):
@@ -180,74 +119,6 @@ async def test_an_agent_with_a_binding_sees_what_the_binding_shows_until_it_is_g
         assert await refused(read_to_the_end(watch)) == "PERMISSION_DENIED"
     await beats.write(pb.HeartbeatRequest(batch=2, beats=[beat(place.mine, seq=2)]))
     assert (await beats.read()).batch == 2  # beats rest on the certificate
-
-
-async def read_to_the_end(call: Any) -> None:
-    while await call.read() is not grpc.aio.EOF:
-        pass
-
-
-async def test_an_agent_asks_about_itself_only(place):
-    policies = place.replica.policies
-
-    def asked(agent_id: str) -> Any:
-        request = policy_service_pb2.EvaluatePolicyRequest(agent_id=agent_id, action="tool.call")
-        return policies.EvaluatePolicy(request, metadata=AS_MINE)
-
-    def asked_many(*agent_ids: str) -> Any:
-        item = policy_service_pb2.EvaluationItem
-        request = policy_service_pb2.BatchEvaluatePolicyRequest(
-            items=[item(agent_id=agent_id, action="tool.call") for agent_id in agent_ids]
-        )
-        return policies.BatchEvaluatePolicy(request, metadata=AS_MINE)
-
-    assert await refused(asked("mine-1")) == ""
-    assert await refused(asked("other-1")) == "FOREIGN_AGENT"
-    assert await refused(asked("no-such")) == "FOREIGN_AGENT"
-    assert await refused(asked_many("mine-1", "mine-1")) == ""
-    assert await refused(asked_many("mine-1", "other-1")) == "FOREIGN_AGENT"
-
-
-async def test_an_agent_follows_what_decides_for_itself_only(place):
-    policies = place.replica.policies
-    pb = policy_service_pb2
-
-    def watch(*agent_ids: str) -> Any:
-        agents = [pb.WatchedPolicyAgent(agent_id=one) for one in agent_ids]
-        request = pb.WatchPoliciesRequest(agents=agents)
-        return policies.WatchPolicies(request, metadata=AS_MINE)
-
-    for agent_ids, reason in (
-        (("mine-1",), ""),
-        (("other-1",), "FOREIGN_AGENT"),
-        (("mine-1", "other-1"), "FOREIGN_AGENT"),
-        (("nobody",), "FOREIGN_AGENT"),
-    ):
-        stream = watch(*agent_ids)
-        assert await refused(stream.read()) == reason
-        stream.cancel()
-
-
-async def test_sets_of_policies_are_changed_by_those_who_may_and_seen_in_their_namespace(place):
-    policies = place.replica.policies
-    pb = policy_service_pb2
-    rule = pb.Policy(policy_id="no", action=pb.POLICY_ACTION_DENY, match_all=True)
-
-    def write(namespace: str, who: Any) -> Any:
-        request = pb.CreatePolicyCandidateRequest(namespace=namespace, policies=[rule])
-        return policies.CreatePolicyCandidate(request, metadata=who)
-
-    written = (await write("team", AS_ROOT)).candidate.candidate_id
-    assert await refused(write("team", AS_MINE)) == "NAMESPACE_NOT_FOUND"
-    assert await refused(write("default", AS_MINE)) == "PERMISSION_DENIED"
-    assert await refused(write("team", AS_ANN)) == "NAMESPACE_NOT_FOUND"
-    elsewhere = pb.GetPolicyCandidateRequest(candidate_id=written)
-    assert (
-        await refused(policies.GetPolicyCandidate(elsewhere, metadata=AS_ROOT))
-        == "POLICY_CANDIDATE_NOT_FOUND"
-    )
-    replay = pb.SimulatePoliciesRequest(namespace="team", candidate_id=written)
-    assert await refused(policies.SimulatePolicies(replay, metadata=AS_TEAMS)) != ""
 
 
 async def test_an_agent_does_not_learn_who_changed_the_configuration_of_all_and_why(place):
@@ -433,30 +304,3 @@ async def test_a_wait_ends_when_its_right_goes(place):
     await unbind(place.ledger, binding)
     async with asyncio.timeout(5):
         assert await refused(waits) == "NAMESPACE_NOT_FOUND"
-
-
-async def test_decisions_are_seen_in_their_namespace_and_reported_by_their_agent_only(place):
-    decisions, policies = place.replica.decisions, place.replica.policies
-    ask = policy_service_pb2.EvaluatePolicyRequest(agent_id=place.mine.agent_id, action="read")
-    answer = (await policies.EvaluatePolicy(ask, metadata=AS_MINE)).decision
-    of_mine = decisions_pb.GetDecisionRequest(decision_id=answer.decision_id)
-    found = await decisions.GetDecision(of_mine, metadata=AS_ROOT)
-    assert found.decision.agent_id == place.mine.agent_id
-    assert await refused(decisions.GetDecision(of_mine, metadata=AS_MINE)) == "PERMISSION_DENIED"
-    everything = decisions_pb.QueryDecisionsRequest()
-    searched = decisions.QueryDecisions(everything, metadata=AS_MINE)
-    assert await refused(searched) == "PERMISSION_DENIED"
-    in_team = decisions_pb.GetDecisionRequest(namespace="team", decision_id=answer.decision_id)
-    assert await refused(decisions.GetDecision(in_team, metadata=AS_ROOT)) == "DECISION_NOT_FOUND"
-    assert await refused(decisions.GetDecision(in_team, metadata=AS_ANN)) == "NAMESPACE_NOT_FOUND"
-
-    def report(instance: agent_pb2.Instance, namespace: str = "") -> Any:
-        return decisions_pb.RecordDecisionsRequest(
-            namespace=namespace, agent_id=instance.agent_id, batch_id="b-1"
-        )
-
-    await decisions.RecordDecisions(report(place.mine), metadata=AS_MINE)
-    of_other = decisions.RecordDecisions(report(place.other), metadata=AS_MINE)
-    assert await refused(of_other) == "FOREIGN_AGENT"
-    elsewhere = decisions.RecordDecisions(report(place.mine, "team"), metadata=AS_MINE)
-    assert await refused(elsewhere) == "NAMESPACE_NOT_FOUND"
