@@ -68,8 +68,8 @@ class AuditSealing:
             _log.debug("sealing of the audit waits", extra={"error": failure.message})
 
     async def _look(self, namespace: str, revision: int) -> None:
-        if revision <= self._sealer.sealed_through(namespace):
-            return
+        if revision == self._sealer.sealed_through(namespace):
+            return  # a lower one: the store has failed over, and has lost what was sealed
         now = self._clock.monotonic()
         if now < self._not_before.get(namespace, now):
             return

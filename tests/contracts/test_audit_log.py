@@ -82,7 +82,8 @@ async def test_of_two_who_seal_the_same_one_succeeds(world, log):
     assert not await log.append_seal(NS, other)
     assert not await log.append_seal(NS, one)
     assert not await log.append_seal(NS, await seal(log, 3, 4))
-    assert await log.append_seal(NS, await seal(log, 4, 4))
+    assert not await log.append_seal(NS, await seal(log, 4, 4, b"o" * 32))
+    assert await log.append_seal(NS, await seal(log, 4, 4, one.head))
 
 
 async def test_nothing_is_sealed_before_the_first_entry_is(world, log):
@@ -92,7 +93,9 @@ async def test_nothing_is_sealed_before_the_first_entry_is(world, log):
 
 async def test_a_trim_keeps_the_seal_that_it_ends_in(world, log):
     await write(world, 6)
-    seals = [await seal(log, 1, 2), await seal(log, 3, 5), await seal(log, 6, 6)]
+    seals = [await seal(log, 1, 2)]
+    seals.append(await seal(log, 3, 5, seals[-1].head))
+    seals.append(await seal(log, 6, 6, seals[-1].head))
     for one in seals:
         assert await log.append_seal(NS, one)
     assert await log.trim(NS, 4) == 4
@@ -104,7 +107,7 @@ async def test_a_trim_keeps_the_seal_that_it_ends_in(world, log):
     assert await log.trim(NS, 6) == 1
     assert await log.seals(NS, after=0, limit=9) == seals[2:]
     await write(world, 1)
-    assert await log.append_seal(NS, await seal(log, 7, 7))
+    assert await log.append_seal(NS, await seal(log, 7, 7, seals[-1].head))
 
 
 async def test_a_history_goes_on_after_all_of_it_was_trimmed(world, log):

@@ -69,6 +69,15 @@ class AuditKeeping:
             default=None,
         )
 
+    @property
+    def confirmed(self) -> tuple[Checkpoint, ...]:
+        """Checkpoints that exports were confirmed for, of what was not trimmed since."""
+        return tuple(
+            note.checkpoint
+            for note in self.exports
+            if note.checkpoint.sequence > self.trimmed_through
+        )
+
     def with_export(self, note: AuditNote) -> "AuditKeeping":
         """Return the record after an export was confirmed."""
         return replace(self, exports=(*self.exports, note)[-NOTES_KEPT:])

@@ -5,7 +5,7 @@ audit. The first problem ends it: behind a broken link nothing is proven.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -65,6 +65,7 @@ class Verification:
         *,
         base: Checkpoint | None = None,
         expected: Checkpoint | None = None,
+        confirmed: Iterable[Checkpoint] = (),
     ) -> None:
         """Begin.
 
@@ -73,8 +74,10 @@ class Verification:
             keys: What heads may be made with.
             base: Where it begins; None: before entry 1.
             expected: A checkpoint that somebody remembers; its sequence 0: anywhere.
+            confirmed: Checkpoints of exports that the plane was told of, behind `base`.
         """
         self._keys = keys
+        self._confirmed = {checkpoint.sequence: checkpoint.head for checkpoint in confirmed}
         self._base = base
         self._expected = expected
         self._expectation_met = expected is None or (
@@ -132,6 +135,13 @@ class Verification:
 
     def end(self) -> Problem | None:
         """Return what is wrong with the whole, now that the last seal was verified."""
+        lost = [sequence for sequence in self._confirmed if sequence > self.verified_through]
+        if lost:
+            return Problem(
+                kind=ProblemKind.HEAD_DIFFERS,
+                sequence=self.verified_through + 1,
+                detail=f"the audit ends before entry {max(lost)}, through which it was exported",
+            )
         expected = self._expected
         if expected is not None and not self._expectation_met:
             beyond = expected.sequence > self.verified_through
@@ -200,6 +210,13 @@ class Verification:
         return None
 
     def _expect(self, sequence: int, head: bytes) -> Problem | None:
+        if self._confirmed.get(sequence, head.hex()) != head.hex():
+            return Problem(
+                kind=ProblemKind.HEAD_DIFFERS,
+                sequence=sequence,
+                detail="the head is not the one that an export was confirmed with: the audit was"
+                " sealed anew",
+            )
         expected = self._expected
         if expected is None or self._expectation_met:
             return None

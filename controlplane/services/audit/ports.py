@@ -47,9 +47,10 @@ class AuditLog(Protocol):
     async def append_seal(self, namespace: str, seal: Seal) -> bool:
         """Keep a seal if it continues what was sealed; return whether it was kept.
 
-        MUST compare `seal.first - 1` with `Extent.sealed` and write in one atomic step: of several
-        replicas that seal the same entries one succeeds. Where nothing was ever sealed, a seal that
-        begins with entry 1 continues that.
+        MUST compare `seal.first - 1` with `Extent.sealed` and `seal.previous` with the head of the
+        newest seal, and write, in one atomic step: of several replicas that seal the same entries
+        one succeeds, and none continues a seal that a store has lost. Where nothing was ever
+        sealed, a seal that begins with entry 1 continues that.
         """
 
     async def trim(self, namespace: str, through: int) -> int:

@@ -27,6 +27,9 @@ RIPE_MS: Final = 1000
 """Age of the oldest entry from which on fewer are sealed: by then replicas of the store have them,
 and a fail-over does not lose what was sealed."""
 
+SETTLED_SECONDS: Final = 60.0
+"""How long a seal must have been known for its loss to be no fail-over: those lose seconds."""
+
 _log: Final = logging.getLogger("fleetplane.audit")
 
 
@@ -39,7 +42,8 @@ class Outcome(Enum):
     OVERTAKEN = auto()
     """Somebody else has sealed meanwhile."""
     STUCK = auto()
-    """The newest seal is gone or damaged: nothing can continue it."""
+    """The newest seal is gone or damaged: nothing can continue it. Or all of them are gone: who
+    removes them to have what he altered sealed anew is not helped."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,8 @@ class _End:
 
     sequence: int
     head: bytes
+    since: float
+    """When that was learnt, in seconds of the monotonic clock."""
 
 
 class AuditSealer:
@@ -69,6 +75,8 @@ class AuditSealer:
     async def seal(self, namespace: str) -> Outcome:
         """Seal everything that is ripe."""
         extent = await self._audit.extent(namespace)
+        if self._are_seals_gone(namespace, extent):
+            return Outcome.STUCK
         outcome = Outcome.NOTHING
         while True:
             end = await self._end(namespace, extent)
@@ -103,7 +111,7 @@ class AuditSealer:
         if not await self._audit.append_seal(namespace, seal):
             self._ends.pop(namespace, None)
             return Outcome.OVERTAKEN
-        self._ends[namespace] = _End(seal.last, seal.head)
+        self._ends[namespace] = _End(seal.last, seal.head, self._clock.monotonic())
         if NO_LEAF in leaves:
             missing = seal.first + leaves.index(NO_LEAF)
             _log.error(
@@ -120,14 +128,27 @@ class AuditSealer:
             # Made after `extent` was read.
             return known
         if extent.sealed == 0:
-            return _End(0, genesis(namespace))
+            return _End(0, genesis(namespace), self._clock.monotonic())
         seal = await self._audit.newest_seal(namespace)
         if seal is None or seal.last < extent.sealed or len(seal.head) != DIGEST_BYTES:
             self._say_stuck(namespace, extent)
             return None
         self._stuck.discard(namespace)
-        end = self._ends[namespace] = _End(seal.last, seal.head)
+        end = _End(seal.last, seal.head, self._clock.monotonic())
+        self._ends[namespace] = end
         return end
+
+    def _are_seals_gone(self, namespace: str, extent: Extent) -> bool:
+        """Return whether all seals were removed; forget the end of what a fail-over has lost."""
+        known = self._ends.get(namespace)
+        if known is None or known.sequence <= extent.sealed:
+            return False
+        are_old = self._clock.monotonic() - known.since >= SETTLED_SECONDS
+        if extent.sealed == 0 and extent.last >= known.sequence and are_old:
+            self._say_stuck(namespace, extent)
+            return True
+        del self._ends[namespace]
+        return False
 
     def _say_stuck(self, namespace: str, extent: Extent) -> None:
         if namespace not in self._stuck:

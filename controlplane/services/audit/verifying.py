@@ -63,10 +63,17 @@ class AuditVerifier:
             AuditTrimmed: the expected checkpoint is among what was trimmed.
         """
         for _ in range(_RESTARTS):
-            base = (await self._keeper.kept(namespace)).base
+            keeping = await self._keeper.kept(namespace)
+            base = keeping.base
             if base is not None and expected is not None and 0 < expected.sequence < base.sequence:
                 raise AuditTrimmed(base.sequence + 1)
-            check = Verification(namespace, self._keys, base=base, expected=expected)
+            check = Verification(
+                namespace,
+                self._keys,
+                base=base,
+                expected=expected,
+                confirmed=keeping.confirmed,
+            )
             extent = await self._log.extent(namespace)
             problem = None
             async for step in self._walk(namespace, check, extent.sealed):

@@ -47,6 +47,11 @@ class MemoryAuditLog:
         state = self._store.namespaces[namespace]
         if seal.first - 1 != state.sealed:
             return False
+        newest = state.seals[-1] if state.seals else None
+        if state.sealed and (
+            newest is None or newest.last != state.sealed or newest.head != seal.previous
+        ):
+            return False
         state.seals.append(seal)
         state.sealed = seal.last
         return True
