@@ -116,14 +116,21 @@ class ApprovalCalls(Connected):
             wait: seconds, at most 55.
             timeout: deadline of the call; None: a little more than `wait`.
         """
+        return (await self.wait_approval_answer(approval_id, wait=wait, timeout=timeout)).approval
+
+    async def wait_approval_answer(
+        self, approval_id: str, *, wait: float = LONGEST_WAIT, timeout: float | None = None
+    ) -> pb.WaitApprovalResponse:
+        """Wait as `wait_approval`, and return whether to wait again, too.
+
+        With `poll_after` it is PENDING still, or GRANTED and cannot be used yet.
+        """
         connection = self.connection
         request = pb.WaitApprovalRequest(
             namespace=self.namespace, approval_id=approval_id, timeout=to_duration(wait)
         )
         deadline = wait + _REPLY_SECONDS if timeout is None else timeout
-        return (
-            await connection.call(connection.approvals.WaitApproval, request, deadline)
-        ).approval
+        return await connection.call(connection.approvals.WaitApproval, request, deadline)
 
     def watch_approvals(
         self,

@@ -1,9 +1,12 @@
 """One block around an action: asked for, approved if it must be, used up once."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum
+from itertools import count
 from typing import Final
 
 from fleetplane._approval_states import ApprovalState
@@ -24,11 +27,11 @@ from fleetplane._values import JsonValue
 from fleetplane.v1 import approval_service_pb2, policy_service_pb2
 
 MAX_ROUNDS: Final = 5
-"""How often the policies are asked anew because they changed between the answer and the action."""
+"""How often the policies are asked anew because they changed between the answer and the action.
+Rounds that somebody else's same action has won do not count: each brings one of them on."""
 
-_ASK_ANEW: Final = frozenset({Reason.APPROVAL_SUPERSEDED, Reason.ALREADY_CONSUMED})
-"""The policies ask for more by now, or the same action was taken by somebody else: each needs its
-own approval."""
+_LOOK_AGAIN: Final = frozenset({Reason.APPROVAL_NOT_OPEN, Reason.APPROVAL_EXPIRED})
+"""The approval is not what it was a moment ago, or its time has not come on the plane's clock."""
 
 OnWait = Callable[[approval_service_pb2.Approval], None]
 """Called when people have to be waited for, with what they are asked."""
@@ -120,31 +123,72 @@ class _Question:
     session_id: str
 
 
+class _Waiting:
+    """How long to wait, and the pauses before something is tried again."""
+
+    def __init__(self, wait: float | None) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._deadline = None if wait is None else self._clock() + wait
+        self._backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
+
+    @property
+    def left(self) -> float:
+        """Seconds that may pass yet; infinite without a bound."""
+        if self._deadline is None:
+            return math.inf
+        return max(self._deadline - self._clock(), 0.0)
+
+    async def pause(self, at_least: float | None = None) -> None:
+        """Sleep before the next try; never beyond the end."""
+        await asyncio.sleep(min(self._backoff.next(at_least), self.left))
+
+    async def outlast(self, error: Unavailable | DeadlineExceeded) -> None:
+        """Wait for a plane that is away: approvals are durable.
+
+        Raises:
+            Unavailable, DeadlineExceeded: `error`; the time is over.
+        """
+        if self.left <= 0:
+            raise error
+        await self.pause(error.retry_after)
+
+    def begin_anew(self) -> None:
+        """Note that something has worked: the next pause is short again."""
+        self._backoff.reset()
+
+
 @asynccontextmanager
 async def _permit(
     agent: Permits, question: _Question, wait: float | None, on_wait: OnWait | None
 ) -> AsyncIterator[Permit]:
-    deadline = None if wait is None else asyncio.get_running_loop().time() + wait
-    permit = None
-    for _ in range(MAX_ROUNDS):
+    waiting = _Waiting(wait)
+    rounds, before = 0, ""
+    while True:
         decision = await _decide(agent, question)
         if PolicyAction(decision.action).permits:
             permit = Permit(decision)
             break
         if PolicyAction(decision.action) is not PolicyAction.REQUIRE_APPROVAL:
             raise PolicyDenied(decision)
-        if not decision.approval_id:
+        if not decision.approval_id or rounds >= MAX_ROUNDS:
             raise ApprovalRequired(decision)
-        approval = await _decided(agent.client, decision, deadline, on_wait)
-        if approval is None:
-            continue
-        used = await _consumed(agent, approval, question)
-        if used is not None:
+        if decision.approval_id == before:  # whoever answered has not heard yet that it is over
+            rounds += 1
+            await waiting.pause()
+        before = decision.approval_id
+        used = await _used(agent, decision, question, waiting, on_wait)
+        if isinstance(used, approval_service_pb2.Approval):
             permit = Permit(decision, used)
             break
-    if permit is None:
-        raise ApprovalRequired(decision)
+        rounds += used is _Anew.POLICIES
     yield permit
+
+
+class _Anew(Enum):
+    """Why another question must be asked."""
+
+    POLICIES = "they ask for more by now, or the same was asked for with a higher ceiling"
+    TAKEN = "the same action was taken by somebody else: each needs its own approval"
 
 
 async def _decide(agent: Permits, question: _Question) -> policy_service_pb2.PolicyDecision:
@@ -160,60 +204,90 @@ async def _decide(agent: Permits, question: _Question) -> policy_service_pb2.Pol
     )
 
 
+async def _used(
+    agent: Permits,
+    decision: policy_service_pb2.PolicyDecision,
+    question: _Question,
+    waiting: _Waiting,
+    on_wait: OnWait | None,
+) -> approval_service_pb2.Approval | _Anew:
+    """Wait for people, and use up what they granted."""
+    consume_id = new_request_id()
+    for tries in count(1):
+        state = await _decided(agent.client, decision, waiting, on_wait)
+        if isinstance(state, _Anew):
+            return state
+        try:
+            return await _consumed(agent, decision.approval_id, question, consume_id, waiting)
+        except FailedPrecondition as refusal:
+            if refusal.reason == Reason.ALREADY_CONSUMED:
+                return _Anew.TAKEN
+            if refusal.reason == Reason.APPROVAL_SUPERSEDED:
+                return _Anew.POLICIES
+            if tries == MAX_ROUNDS or refusal.reason not in _LOOK_AGAIN:
+                raise
+        on_wait = None
+        await waiting.pause()
+    raise AssertionError  # it counts for ever
+
+
 async def _decided(
     client: FleetClient,
     decision: policy_service_pb2.PolicyDecision,
-    deadline: float | None,
+    waiting: _Waiting,
     on_wait: OnWait | None,
-) -> approval_service_pb2.Approval | None:
-    """Wait for people; return what was granted, None if another question must be asked.
-
-    A plane that is away is waited for as well: the approval is durable.
-    """
-    clock = asyncio.get_running_loop().time
-    backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
-    told = False
+) -> ApprovalState | _Anew:
+    """Wait for people, and until what they granted can be used."""
+    patience = 0.0  # the first look does not wait, so that who asks is told at once
     while True:
-        left = LONGEST_WAIT if deadline is None else min(deadline - clock(), LONGEST_WAIT)
         try:
-            approval = await client.wait_approval(
-                decision.approval_id, wait=max(left, 0.0) if told else 0.0
-            )
+            answer = await client.wait_approval_answer(decision.approval_id, wait=patience)
         except (Unavailable, DeadlineExceeded) as error:
-            if deadline is not None and clock() >= deadline:
-                raise
-            await asyncio.sleep(backoff.next(error.retry_after))
+            await waiting.outlast(error)
             continue
-        match ApprovalState(approval.state):
-            case ApprovalState.GRANTED:
-                return approval
-            case ApprovalState.SUPERSEDED | ApprovalState.CONSUMED:
-                return None
-            case ApprovalState.PENDING:
-                if not told and on_wait is not None:
-                    on_wait(approval)
-                told = True
-                if deadline is not None and clock() >= deadline:
-                    raise ApprovalRequired(decision)
-            case _:
-                raise ApprovalRefused(approval)
+        waiting.begin_anew()
+        state = ApprovalState(answer.approval.state)
+        if not answer.HasField("poll_after"):
+            return _ended(answer.approval)
+        if state is ApprovalState.PENDING and on_wait is not None:
+            on_wait(answer.approval)
+            on_wait = None
+        if waiting.left <= 0:
+            raise ApprovalRequired(decision)
+        patience = min(waiting.left, LONGEST_WAIT)
+
+
+def _ended(approval: approval_service_pb2.Approval) -> ApprovalState | _Anew:
+    """Return what to do about an approval that is not waited for any more.
+
+    Raises:
+        ApprovalRefused: it will not be granted.
+    """
+    match ApprovalState(approval.state):
+        case ApprovalState.GRANTED:
+            return ApprovalState.GRANTED
+        case ApprovalState.SUPERSEDED:
+            return _Anew.POLICIES
+        case ApprovalState.CONSUMED:
+            return _Anew.TAKEN
+        case _:
+            raise ApprovalRefused(approval)
 
 
 async def _consumed(
-    agent: Permits, approval: approval_service_pb2.Approval, question: _Question
-) -> approval_service_pb2.Approval | None:
-    """Use the grant up; None if another question must be asked."""
-    try:
-        return await agent.client.consume_approval(
-            approval.approval_id,
-            agent.agent_id,
-            question.action,
-            tool=question.tool,
-            session_id=question.session_id,
-            context=question.params,
-            consume_id=new_request_id(),
-        )
-    except FailedPrecondition as refusal:
-        if refusal.reason in _ASK_ANEW:
-            return None
-        raise
+    agent: Permits, approval_id: str, question: _Question, consume_id: str, waiting: _Waiting
+) -> approval_service_pb2.Approval:
+    """Use the grant up; a reply that was lost costs nothing, for the same use is answered again."""
+    while True:
+        try:
+            return await agent.client.consume_approval(
+                approval_id,
+                agent.agent_id,
+                question.action,
+                tool=question.tool,
+                session_id=question.session_id,
+                context=question.params,
+                consume_id=consume_id,
+            )
+        except (Unavailable, DeadlineExceeded) as error:
+            await waiting.outlast(error)

@@ -1,6 +1,7 @@
 """Approvals where it gets tight: at the end of their time, among many who ask, and when flooded."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,7 @@ class TestTheEndOfTime:
         desk.plane.clock.shift(TTL + 1)
         ballot = Ballot(approval_id=approval.approval_id, decision=D.GRANT)
         decide = desk.parts.decisions.decide_many
+        outcome: Any
         (outcome,) = await asyncio.gather(
             decide(NAMESPACE, [ballot], all_or_nothing=together, caller=BOB),
             return_exceptions=True,
