@@ -1,6 +1,6 @@
 """A plane whose decisions are recorded, flushed when the test says so."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from controlplane.domain.decisions.records import DecisionGap, DecisionRecord
@@ -130,6 +130,12 @@ class DecisionWorld:
     async def gaps(self) -> list[DecisionGap]:
         """Return the gaps in the log, oldest first."""
         return [one for one in await self.contents() if isinstance(one, DecisionGap)]
+
+
+def write_of(answer: Answered) -> Awaitable[None]:
+    """Return the write that an answer waits for; there is one."""
+    assert answer.recorded is not None
+    return answer.recorded
 
 
 def _rule(action: str, text: str) -> DecisionLogRule:

@@ -219,7 +219,8 @@ class FleetServer:
             RegistryFake(self.plane), server
         )
         config_service_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigFake(self.plane), server)
-        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyFake(self.plane), server)
+        policies = PolicyFake(self.plane)  # type: ignore[abstract]  # the rest is UNIMPLEMENTED
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(
             TaskFake(self.plane, self.desk), server
         )

@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ async def test_masked_values_are_nowhere_in_the_store() -> None:
             decision = await client.evaluate_policy(agent_id, "pay", context=context)
         recorded = await client.get_decision(decision.decision_id)
         async with StoreConnection(store.url) as connection:
-            log = await connection.reads.xrange("fp:{default}:decisions")
+            log: Any = await connection.reads.xrange("fp:{default}:decisions")
         packed = [fields[b"b"] for _, fields in log]
 
         assert list(recorded.masked_paths) == ["card.number", "users.ann.token"]
@@ -245,7 +246,7 @@ async def test_the_log_is_kept_within_its_bytes() -> None:
             while await trimmed.trim("default", keep_ms=10**9, max_bytes=1 << 20):
                 pass
             size = int(await connection.reads.get("fp:{default}:decisions:bytes") or 0)
-            left = await connection.reads.xrange("fp:{default}:decisions")
+            left: Any = await connection.reads.xrange("fp:{default}:decisions")
         stored = sum(len(fields[b"h"]) + len(fields[b"b"]) for _, fields in left)
 
         assert stored == size

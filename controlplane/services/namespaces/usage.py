@@ -1,7 +1,7 @@
 """What a namespace holds and uses, counted in this replica's copy."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Final, Protocol
@@ -153,7 +153,7 @@ class Usage:
         return UsageReport(used=used, position=view.position)
 
 
-COUNTED: Final = {
+COUNTED: Final[Mapping[Quota, Callable[[NamespaceView], int]]] = {
     Quota.AGENTS: agents_in,
     Quota.INSTANCES: lambda view: len(view.instances),
     Quota.POLICIES: lambda view: len(view.policies),

@@ -62,7 +62,7 @@ async def test_todays_policies_explain_what_they_decided():
     explained = await replay_of(world).explain(NS, answer.decision_id)
     assert explained.by_recorded_revision
     assert explained.replayed.effect is Effect.DENY
-    assert [one.policy_id for one in explained.replayed.explanation] == ["no-writes"]
+    assert [one.policy_id for one in explained.replayed.explanation or ()] == ["no-writes"]
     assert explained.unreliable == ()
     assert explained.why_not is None
 
@@ -119,8 +119,10 @@ async def test_why_not_is_answered_on_the_same_revision():
     replay = replay_of(world)
 
     explained = await replay.explain(NS, answer.decision_id, why_not_policy_id="no-writes")
+    assert explained.why_not is not None
     assert explained.why_not.reason is WhyNotReason.CONDITION_FALSE
     explained = await replay.explain(NS, answer.decision_id, why_not_policy_id="none")
+    assert explained.why_not is not None
     assert explained.why_not.reason is WhyNotReason.NOT_FOUND
 
 

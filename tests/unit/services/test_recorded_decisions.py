@@ -42,6 +42,20 @@ async def found(
     return [entry for page in await pages(world, query, limit=limit) for entry in page.entries]
 
 
+def decisions_of(*shown: DecisionPage) -> list[DecisionRecord]:
+    """Return the decisions of pages that show no gap."""
+    entries = [entry for page in shown for entry in page.entries]
+    records = [entry for entry in entries if isinstance(entry, DecisionRecord)]
+    assert records == entries
+    return records
+
+
+async def decisions(
+    world: DecisionWorld, query: DecisionQuery = EVERYTHING
+) -> list[DecisionRecord]:
+    return decisions_of(*await pages(world, query))
+
+
 class TestGet:
     async def test_a_decision_is_found_by_its_id(self):
         world = await DecisionWorld().start(*POLICIES)
@@ -114,7 +128,7 @@ class TestQuery:
                 await world.flush()
         await world.flush()
 
-        records = await found(world)
+        records = await decisions(world)
         assert [record.decision_id for record in records] == made[::-1]
 
     @pytest.mark.parametrize("limit", [1, 2, 7, 24, 25, 26])
@@ -129,8 +143,7 @@ class TestQuery:
 
         sized = await pages(world, limit=limit)
         assert all(len(page.entries) <= limit for page in sized)
-        entries = [entry.decision_id for page in sized for entry in page.entries]
-        assert entries == made[::-1]
+        assert [one.decision_id for one in decisions_of(*sized)] == made[::-1]
 
     async def test_what_is_made_meanwhile_does_not_shift_pages(self):
         world = await DecisionWorld().start()
@@ -141,8 +154,7 @@ class TestQuery:
         await world.flush()
         rest = await world.recorded.query(NS, EVERYTHING, cursor=first.next_cursor, limit=100)
 
-        entries = [entry.decision_id for entry in (*first.entries, *rest.entries)]
-        assert entries == made[::-1]
+        assert [one.decision_id for one in decisions_of(first, rest)] == made[::-1]
 
     @pytest.mark.parametrize(
         ("query", "actions"),
@@ -173,7 +185,7 @@ class TestQuery:
         world.asks("files:read", environment="staging")
         await world.flush()
 
-        records = await found(world, DecisionQuery(**query))
+        records = await decisions(world, DecisionQuery(**query))
         assert [record.action for record in records] == actions
 
     async def test_a_time_range_is_that_of_the_decisions(self):
@@ -190,7 +202,7 @@ class TestQuery:
         for first, last in ((0, 20), (5, 15), (19, 20), (0, 1), (7, 8)):
             end = times[last] if last < len(times) else times[-1] + 1
             query = DecisionQuery(from_ms=times[first], to_ms=end)
-            numbers = [record.claims["n"] for record in await found(world, query)]
+            numbers = [record.claims["n"] for record in await decisions(world, query)]
             assert numbers == list(range(last - 1, first - 1, -1))
 
     async def test_a_gap_is_shown_whatever_is_searched_for(self):

@@ -79,4 +79,5 @@ def test_policies_that_read_masked_values_are_named(attribute, masked, reads):
     request = Request(agent_id="a", action="read", facts={}, claims={}, now_ms=1)
     explanation = rules.evaluate(request, explain=ExplainLevel.FULL).explanation
 
+    assert explanation is not None
     assert readers_of_masked(explanation, (masked,)) == (("p",) if reads else ())
