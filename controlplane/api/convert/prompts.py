@@ -1,6 +1,7 @@
 """Prompts on the wire and in the domain."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Final
 
 from controlplane.api.convert.configs import position_to_proto
@@ -272,8 +273,12 @@ def _update_to_proto(update: PromptUpdate) -> pb.PromptUpdate:
 
 
 def _shared_content(version: PromptVersion) -> bytes:
-    """Return what every watcher is told of a version. Its digest is of the content only."""
-    key = (version.prompt, version.version, version.revision, version.content_sha256)
+    """Return what every watcher is told of a version.
+
+    Told apart by all that is said of it: revisions are counted by namespace, so two of them may
+    have the same content under the same name, number and revision, and other people wrote it.
+    """
+    key = (*(getattr(version, name) for name in _SAID_OF_VERSIONS),)
     shared = _SHARED.get(key)
     if shared is None:
         if len(_SHARED) >= RENDERED_CONTENTS:
@@ -283,7 +288,12 @@ def _shared_content(version: PromptVersion) -> bytes:
     return shared
 
 
-_SHARED: dict[tuple[str, int, int, str], bytes] = {}
+_SAID_OF_VERSIONS: Final = tuple(
+    field.name for field in fields(PromptVersion) if field.name != "content"
+)
+"""Its digest, which is one of them, stands for the content."""
+
+_SHARED: dict[tuple[object, ...], bytes] = {}
 
 
 def written_reason(reason: str) -> str:
