@@ -38,15 +38,15 @@ class RefusalWriter:
         except asyncio.CancelledError:
             try:
                 async with asyncio.timeout(LAST_WRITE_SECONDS):
-                    await self.round()
+                    await self.round(everything=True)
             except TimeoutError:
                 _log.warning("refused calls of the last seconds are not in the audit")
             raise
 
-    async def round(self) -> None:
-        """Write once."""
+    async def round(self, *, everything: bool = False) -> None:
+        """Write once; see `RefusedCalls.write`."""
         try:
-            await self._refused.write()
+            await self._refused.write(everything=everything)
         except (StoreUnavailable, NotReady) as failure:
             self.failures += 1
             _log.debug("refused calls are written later", extra={"error": failure.message})
