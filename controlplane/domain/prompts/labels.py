@@ -24,6 +24,10 @@ MAX_AGENT_LABELS: Final = 1_000
 MAX_CRITICAL_ITEMS: Final = 1_000
 """Items that a gate calls critical."""
 
+MAX_CRITICAL_BYTES: Final = 256 * 1024
+"""Bytes of the critical items of all gates of a prompt: every change of the prompt writes them
+anew, and every replica holds them."""
+
 MAX_SCORER_BYTES: Final = 256
 """Bytes of the name or version of a scorer or model."""
 
@@ -135,7 +139,11 @@ def with_agent_label(prompt: Prompt, agent_name: str, label: str) -> Prompt:
 
 
 def with_gate(prompt: Prompt, label: str, gate: LabelGate | None) -> Prompt:
-    """Return the prompt with the gate of a label; None: without."""
+    """Return the prompt with the gate of a label; None: without.
+
+    Raises:
+        LimitExceeded: it would be the 51st gate, or the critical items of all of them are too much.
+    """
     before = prompt.settled()
     gates = {name: one for name, one in before.gates.items() if name != label}
     if gate is not None:
@@ -143,4 +151,8 @@ def with_gate(prompt: Prompt, label: str, gate: LabelGate | None) -> Prompt:
         gates[label] = replace(gate, baseline_version=known.baseline_version if known else 0)
         if len(gates) > MAX_LABELS:
             raise LimitExceeded("gates of a prompt", limit=MAX_LABELS)
+        named = (item for one in gates.values() for item in one.critical_items)
+        if sum(len(item.encode()) for item in named) > MAX_CRITICAL_BYTES:
+            what = "bytes of the critical items of a prompt"
+            raise LimitExceeded(what, limit=MAX_CRITICAL_BYTES)
     return replace(before, gates=gates)

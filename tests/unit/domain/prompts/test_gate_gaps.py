@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from controlplane.domain.errors import LimitExceeded
 from controlplane.domain.prompts.comparison import Side, Verdict, compare
 from controlplane.domain.prompts.evaluations import Evaluation, ScoredItem
-from controlplane.domain.prompts.model import LabelGate
+from controlplane.domain.prompts.labels import with_gate
+from controlplane.domain.prompts.model import LabelGate, Prompt
 
 DATASET = "sha256:" + "a" * 64
 RULES = LabelGate(dataset_sha256=DATASET, scorer="exact")
@@ -42,3 +44,11 @@ def test_what_equals_the_baseline_is_no_regression_where_no_drop_is_accepted():
 def test_a_fall_by_all_that_is_accepted_is_a_regression(drop):
     found = compare(side(2, [0.9 - drop] * 60), side(1, [0.9] * 60), RULES, seed=1)
     assert found.verdict is Verdict.REGRESSION
+
+
+def test_critical_items_of_all_gates_together_are_bounded():
+    gate = replace(RULES, critical_items=tuple(f"{n:0200}" for n in range(1_000)))
+    prompt = with_gate(Prompt(name="p", latest_version=1, latest_sha256=""), "one", gate)
+    assert with_gate(prompt, "one", gate).gates["one"] == gate
+    with pytest.raises(LimitExceeded, match="critical items"):
+        with_gate(prompt, "two", gate)
