@@ -7,6 +7,7 @@ from typing import Any, Final
 from controlplane.cli.contract_words import word
 from controlplane.cli.moments import ago, moment, until
 from controlplane.cli.rendering import Column, fields, short, table
+from controlplane.cli.styles import printable
 from fleetplane import ApprovalState
 from fleetplane.v1 import approval_service_pb2 as pb
 
@@ -33,6 +34,10 @@ _GRANT_COLUMNS: Final = (
     Column("BY", flexible=True),
     Column("REASON", flexible=True),
 )
+
+
+_EXACT: Final = 2**53
+"""Whole numbers up to it are exact, and shown as such."""
 
 
 def state_of(approval: pb.Approval) -> str:
@@ -146,30 +151,39 @@ def _votes(approval: pb.Approval) -> str:
 
 
 def _parameters(action: pb.BoundAction) -> str:
-    context = {**_plain(action.context), **dict(action.ceilings)}
+    ceilings = {name: _number(value) for name, value in action.ceilings.items()}
+    context = {**_plain(action.context), **ceilings}
     return ", ".join(f"{name}={short(value)}" for name, value in context.items())
 
 
 def _whole(action: pb.BoundAction) -> str:
     document: dict[str, Any] = json.loads(action.canonical) if action.canonical else {}
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    ceilings = "".join(
-        f"\nand {name} of at most {value:g}" for name, value in sorted(action.ceilings.items())
-    )
-    return text + ceilings
+    lines = json.dumps(document, indent=2, ensure_ascii=False).split("\n")
+    # In full: who approves 1,234,567.89 must not be shown 1.23457e+06.
+    lines += [
+        f"and {name} of at most {json.dumps(_number(value))}"
+        for name, value in sorted(action.ceilings.items())
+    ]
+    # What an agent says must not steer the terminal of who approves it.
+    return "\n".join(map(printable, lines))
+
+
+def _number(value: float) -> int | float:
+    return int(value) if value.is_integer() and abs(value) <= _EXACT else value
 
 
 def _stage(stage: pb.ApprovalStageProgress) -> str:
     turn = "done" if stage.complete else "open" if stage.open else "later"
     said = f"{stage.grants} of {stage.quorum} said yes, {stage.denials} no"
-    return f"  {stage.name or 'approval'}: {turn}, {said}; {', '.join(stage.eligible)}"
+    return printable(f"  {stage.name or 'approval'}: {turn}, {said}; {', '.join(stage.eligible)}")
 
 
 def _entry(entry: pb.ApprovalEntry) -> str:
     kind = pb.ApprovalEntry.Kind.Name(entry.kind).removeprefix("KIND_").lower().replace("_", " ")
     to = f" to {entry.delegate}" if entry.delegate else ""
     comment = f": {entry.comment}" if entry.comment else ""
-    return f"  {entry.sequence}. {moment(entry.at)} {entry.by} {kind}{to}{comment}"
+    # On one line: what somebody says must not look like the next line of the record.
+    return printable(f"  {entry.sequence}. {moment(entry.at)} {entry.by} {kind}{to}{comment}")
 
 
 def _indented(text: str) -> str:

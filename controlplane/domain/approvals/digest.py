@@ -83,9 +83,21 @@ def canonical(namespace: str, action: BoundAction) -> bytes:
     if _is_plain(action.context):
         return _plain_text(said)
     try:
-        return rfc8785.dumps(said)
+        return rfc8785.dumps(said | {"context": _doubles(action.context)})
     except (rfc8785.CanonicalizationError, RecursionError) as refused:
         raise InvalidArgument.of("context", f"has no canonical form: {refused}") from None
+
+
+def _doubles(value: Any) -> Any:
+    """Return a value whose whole numbers are doubles where canonical JSON takes them only so.
+
+    They came as doubles: 2^53 is the one that is told to be whole and no longer known to be exact.
+    """
+    if isinstance(value, Mapping):
+        return {key: _doubles(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_doubles(item) for item in value]
+    return float(value) if type(value) is int and abs(value) == _EXACT else value
 
 
 def _is_plain(context: Mapping[str, Any]) -> bool:

@@ -117,12 +117,22 @@ def is_covered(approval: Approval, wanted: Requirement, now_ms: int) -> bool:
         entry
         for entry in approval.entries
         if entry.kind is EntryKind.GRANT
-        and not (wanted.prevent_owner and is_owner(approval.agent_owner, entry.by, entry.subjects))
+        and not (wanted.prevent_owner and _is_of_owner(approval, entry))
     ]
     denied = sum(entry.kind is EntryKind.DENY for entry in approval.entries)
     if denied and any(denied >= stage.deny_quorum for stage in wanted.stages):
         return False
     return _can_fill(approval, wanted.stages, votes)
+
+
+def _is_of_owner(approval: Approval, vote: Entry) -> bool:
+    """Return whether the voter, or who handed him the vote, owns the agent."""
+    givers = (
+        entry
+        for entry in approval.entries
+        if entry.kind is EntryKind.DELEGATED and entry.by == vote.delegate
+    )
+    return any(is_owner(approval.agent_owner, one.by, one.subjects) for one in (vote, *givers))
 
 
 def _can_fill(approval: Approval, stages: Sequence[Stage], votes: Sequence[Entry]) -> bool:
