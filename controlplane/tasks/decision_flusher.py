@@ -70,13 +70,15 @@ class DecisionFlusher:
         """Store what calls wait for, as soon as there is any, until cancelled.
 
         What comes while a batch is being written goes into the next one: under load one write
-        carries many calls.
+        carries many calls. One batch of each namespace goes at a time, so that none waits until
+        another one is quiet.
         """
         try:
             while True:
                 await self._recorder.synchronous.wait()
                 self._recorder.synchronous.clear()
-                await asyncio.gather(*(self.flush_synchronous(n) for n in self._namespaces()))
+                waiting = self._recorder.waiting_namespaces()
+                await asyncio.gather(*map(self.flush_synchronous, waiting))
         finally:
             self._refuse_synchronous()
 
@@ -125,20 +127,19 @@ class DecisionFlusher:
             self._recorder.queues[namespace].failing = False
 
     async def flush_synchronous(self, namespace: str) -> None:
-        """Write what calls of one namespace wait for, and let them go on or fail."""
-        while True:
-            waiting = self._recorder.next_synchronous(namespace)
-            if waiting is None:
-                return
-            try:
-                await self._decisions.append(namespace, waiting.batch)
-            except StoreUnavailable as failure:
-                _settle(waiting, failure)
-            except BaseException:
-                _settle(waiting, StoreUnavailable("the daemon stops"))
-                raise
-            else:
-                _settle(waiting, None)
+        """Write one batch that calls of one namespace wait for, and let them go on or fail."""
+        waiting = self._recorder.next_synchronous(namespace)
+        if waiting is None:
+            return
+        try:
+            await self._decisions.append(namespace, waiting.batch)
+        except StoreUnavailable as failure:
+            _settle(waiting, failure)
+        except BaseException:
+            _settle(waiting, StoreUnavailable("the daemon stops"))
+            raise
+        else:
+            _settle(waiting, None)
 
     async def trim(self) -> None:
         """Drop what is too old or too much, in every namespace.

@@ -111,12 +111,22 @@ class DecisionQueue:
         self._synchronous.append((taken, stored))
         return stored
 
-    def take_synchronous(self, limit: int) -> "list[tuple[Taken, asyncio.Future[None]]]":
-        """Return what waits to be stored, of about so many decisions; the caller settles it."""
-        count = taken = 0
+    @property
+    def has_synchronous(self) -> bool:
+        """Whether calls wait for their records."""
+        return bool(self._synchronous)
+
+    def take_synchronous(
+        self, limit: int, max_bytes: int
+    ) -> "list[tuple[Taken, asyncio.Future[None]]]":
+        """Return what waits to be stored, of about so many decisions and bytes.
+
+        The caller settles it.
+        """
+        count = size = taken = 0
         for item, _ in self._synchronous:
-            count, taken = count + len(item.answers), taken + 1
-            if count >= limit:
+            count, size, taken = count + len(item.answers), size + item.bytes, taken + 1
+            if count >= limit or size >= max_bytes:
                 break
         head, self._synchronous = self._synchronous[:taken], self._synchronous[taken:]
         return [(item, stored) for item, stored in head if not stored.done()]
