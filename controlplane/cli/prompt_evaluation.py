@@ -129,15 +129,14 @@ async def evaluate(
             if call.output is not Output.TABLE:
                 write_value(call.output, {"evaluation": as_dict(candidate)})
             return
-        evaluation_id = await _evaluated(client, name, baseline, cases, scorer, scorer_version)
-        if not evaluation_id:
-            evaluation_id = (await run(client, baseline)).evaluation_id
+        known = await _evaluated(client, name, baseline, cases, scorer, scorer_version)
+        other = known or await run(client, baseline)
         comparison = await client.compare_prompt_versions(
             name,
             candidate_evaluation_id=candidate.evaluation_id,
-            baseline_evaluation_id=evaluation_id,
+            baseline_evaluation_id=other.evaluation_id,
             gate_label=await _gate_label(client, name, against),
-            min_revision=candidate.revision,
+            min_revision=max(candidate.revision, other.revision),
         )
     _end(call, comparison)
 
@@ -182,12 +181,12 @@ async def _evaluated(
     cases: "Dataset",
     scorer: str,
     scorer_version: str,
-) -> str:
-    """Return the evaluation of a version on a data set with a scorer; empty: there is none."""
+) -> "pb.PromptEvaluation | None":
+    """Return the evaluation of a version on a data set with a scorer; None: there is none."""
     async for one in client.list_evaluations(name, version=version, dataset_sha256=cases.sha256):
         if (one.scorer, one.scorer_version) == (scorer, scorer_version):
-            return one.evaluation_id
-    return ""
+            return one
+    return None
 
 
 def _end(call: Globals, comparison: "pb.PromptComparison") -> None:

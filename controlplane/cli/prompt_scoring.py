@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,11 +72,12 @@ async def evaluate(
         CommandFailed: the scorer fails, or answers something that is no score.
     """
     room = asyncio.Semaphore(concurrency)
+    threads = ThreadPoolExecutor(concurrency, thread_name_prefix="scorer")
     progress = _Progress(prompt.version, len(items) * trials)
 
     async def one(item: Mapping[str, Any], number: int) -> Trial:
         async with room:
-            trial = await _tried(scorer, prompt, item, number)
+            trial = await _tried(scorer, threads, prompt, item, number)
         progress.step()
         return trial
 
@@ -86,6 +88,8 @@ async def evaluate(
             ]
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None  # one is enough to stop, and to be told
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
     progress.end()
     return [
         _item(item, [task.result() for task in tried])
@@ -94,18 +98,27 @@ async def evaluate(
 
 
 async def _tried(
-    scorer: Scorer, prompt: PromptVersion, item: Mapping[str, Any], number: int
+    scorer: Scorer,
+    threads: ThreadPoolExecutor,
+    prompt: PromptVersion,
+    item: Mapping[str, Any],
+    number: int,
 ) -> Trial:
-    begun = time.perf_counter()
+    def timed() -> tuple[Any, float]:
+        # In its thread: the wait for one is no latency of the prompt.
+        begun = time.perf_counter()
+        return scorer(prompt, item, number), time.perf_counter() - begun
+
     try:
         if inspect.iscoroutinefunction(scorer):
-            answer = await scorer(prompt, item, number)
+            begun = time.perf_counter()
+            answer, took = await scorer(prompt, item, number), time.perf_counter() - begun
         else:
-            answer = await asyncio.to_thread(scorer, prompt, item, number)
+            answer, took = await asyncio.get_running_loop().run_in_executor(threads, timed)
     except Exception as error:  # whatever the scorer of somebody else does
         kind = type(error).__name__
         raise CommandFailed(f"the scorer failed at item {item['id']!r}: {kind}: {error}") from error
-    return _read(answer, str(item["id"]), (time.perf_counter() - begun) * 1000)
+    return _read(answer, str(item["id"]), took * 1000)
 
 
 def _read(answer: Any, item_id: str, took_ms: float) -> Trial:

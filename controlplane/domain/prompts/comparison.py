@@ -99,7 +99,7 @@ def compare(candidate: Side, baseline: Side, rules: LabelGate, *, seed: int) -> 
         fell = interval.mean < 0 and interval.mean <= -rules.max_drop + _ROUNDING
         is_worse = fell or interval.high < 0
         (findings.worse if is_worse else findings.lacking)(text)
-    new_cost, old_cost = (sum(item.cost for item in side.items) for side in (candidate, baseline))
+    new_cost, old_cost = (_cost_of_a_trial(side) for side in (candidate, baseline))
     new_p95, old_p95 = (
         p95([item.latency_ms for item in side.items]) for side in (candidate, baseline)
     )
@@ -167,6 +167,11 @@ def unevaluated(version: int, baseline_version: int, rules: LabelGate, what: str
         baseline_version=baseline_version,
         dataset_sha256=rules.dataset_sha256,
     )
+
+
+def _cost_of_a_trial(side: Side) -> float:
+    """Return what one trial of every item costs: one side may have tried more often."""
+    return sum(item.cost / len(item.scores) for item in side.items)
 
 
 def _passed(low: float, rules: LabelGate) -> str:

@@ -52,3 +52,17 @@ def test_critical_items_of_all_gates_together_are_bounded():
     assert with_gate(prompt, "one", gate).gates["one"] == gate
     with pytest.raises(LimitExceeded, match="critical items"):
         with_gate(prompt, "two", gate)
+
+
+@pytest.mark.parametrize(("new", "old", "dearer"), [(5, 1, 1.0), (1, 5, 1.0), (1, 5, 1.5)])
+def test_costs_are_of_a_trial_however_often_each_side_tried(new, old, dearer):
+    def tried(version: int, trials: int, cost: float) -> Side:
+        items = tuple(
+            ScoredItem(item_id=f"i{n}", scores=(0.9,) * trials, cost=cost * trials)
+            for n in range(60)
+        )
+        return replace(side(version, []), items=items)
+
+    found = compare(tried(2, new, 0.01 * dearer), tried(1, old, 0.01), RULES, seed=1)
+    assert found.cost_growth == pytest.approx(dearer - 1)
+    assert found.verdict is (Verdict.PASS if dearer == 1 else Verdict.REGRESSION)
