@@ -26,4 +26,9 @@ _SHORT: Final = tuple(bytes((number,)) for number in range(_ONE_BYTE))
 
 def length_delimited(field: int, content: bytes) -> bytes:
     """Return a field of text, bytes or a serialised message; `field` is its number, 1-15."""
-    return _SHORT[field << 3 | _LENGTH_DELIMITED] + varint(len(content)) + content
+    return tag_and_length(field, len(content)) + content
+
+
+def tag_and_length(field: int, size: int) -> bytes:
+    """Return what comes before `size` bytes of text, bytes or a message; `field` is 1-15."""
+    return _SHORT[field << 3 | _LENGTH_DELIMITED] + varint(size)

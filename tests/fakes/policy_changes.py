@@ -44,6 +44,7 @@ class RememberedDecisions:
                 claims=[record.claims for record in records],
                 latency_ns=[record.latency_ns for record in records],
                 policy_digest=[record.policy_digest for record in records],
+                digest_of=list(range(len(records))),
                 sample_rate={
                     row: record.sample_rate
                     for row, record in enumerate(records)
@@ -107,7 +108,7 @@ class ChangingPlane(Plane):
         self.log = RememberedDecisions()
         self.runs = TestRuns(self.clock)
         self.revisions = Revisions(self.ledger, self.read_model)
-        self.simulations = Simulations(self.log)
+        self.simulations = Simulations(self.log, self.clock)
         self.live_tests = LiveTests(self.ledger, self.read_model, self.runs)
         self.candidates = Candidates(
             self.ledger, self.read_model, ids, self.runs, max_policies=1000

@@ -72,6 +72,11 @@ def _to_json(value: Value, field: str, levels: int) -> Json:
 def _number(number: float, field: str) -> int | float:
     if not math.isfinite(number):
         raise InvalidArgument.of(field, "must be a finite number")
+    return whole_or_float(number)
+
+
+def whole_or_float(number: float) -> int | float:
+    """Return a finite number as JSON has it: as an `int` if it is whole, and exact as a double."""
     if number.is_integer() and abs(number) <= _EXACT_INTEGER:
         return int(number)
     return number

@@ -13,7 +13,6 @@ from controlplane.api.convert.policies import (
     mask_from_proto,
     policy_from_proto,
     policy_to_proto,
-    question_from_proto,
 )
 from controlplane.api.convert.policy_watch import (
     held_from_proto,
@@ -21,10 +20,11 @@ from controlplane.api.convert.policy_watch import (
     policy_event_to_proto,
     watched_agents_from_proto,
 )
+from controlplane.api.convert.questions import QuestionReader, decode_batch, decode_single
 from controlplane.api.convert.requests import reason_from_proto, request_key, required
 from controlplane.api.gate import confine, enter_namespace
 from controlplane.api.pagination import PageTokens, digest_of_arguments, page_size
-from controlplane.api.pipeline import decode_request, raw_unary
+from controlplane.api.pipeline import raw_unary
 from controlplane.api.streams import StreamKeeper, run_stream
 from controlplane.api.v1.policy_sets import PolicySetCalls, PolicySetUseCases
 from controlplane.api.v1.policy_settings import PolicySettingsCalls
@@ -33,7 +33,7 @@ from controlplane.domain.errors import DomainError, InvalidArgument
 from controlplane.domain.identity import Caller, namespace_of
 from controlplane.domain.policies import Effect
 from controlplane.services.approvals.opening import ApprovalOpening
-from controlplane.services.policies.decisions import Answered, Asked, Decisions, Question
+from controlplane.services.policies.decisions import Answered, Asked, Decisions
 from controlplane.services.policies.policies import Policies
 from controlplane.services.policies.policy_watch import PolicyWatches
 from controlplane.services.policies.settings import PolicySettingsKeeper
@@ -71,17 +71,18 @@ class PolicyService(PolicySettingsCalls, PolicySetCalls):
         self._approvals = approvals
         self._tokens = tokens
         self._keeper = keeper
+        self._questions = QuestionReader()
         self._rendered = DecisionBytes()
 
     @raw_unary
     async def EvaluatePolicy(self, raw: bytes, call: Call) -> bytes:  # type: ignore[override]  # raw
-        request = decode_request(pb.EvaluatePolicyRequest.FromString, raw)
+        request = decode_single(raw)
         namespace = enter_namespace(request.namespace)
         if call.confined:
             await confine(call, request)
         answer = self._decisions.evaluate(
             namespace,
-            question_from_proto(request, len(raw)),
+            self._questions.single(raw, request),
             explain=explain_from_proto(request.explain),
             asked=Asked(call.caller.name, len(raw), request.dry_run),
         )
@@ -96,7 +97,7 @@ class PolicyService(PolicySettingsCalls, PolicySetCalls):
     async def BatchEvaluatePolicy(  # type: ignore[override]  # raw
         self, raw: bytes, call: Call
     ) -> bytes:
-        request = decode_request(pb.BatchEvaluatePolicyRequest.FromString, raw)
+        request = decode_batch(raw)
         call.entries = len(request.items)
         namespace = enter_namespace(request.namespace)
         if call.confined:
@@ -107,7 +108,7 @@ class PolicyService(PolicySettingsCalls, PolicySetCalls):
             raise InvalidArgument.of("mode", "is not known here")
         revision, answers, recorded = self._decisions.evaluate_many(
             namespace,
-            [_question_or_refusal(item, len(raw)) for item in request.items],
+            self._questions.batch(raw, request),
             explain=explain_from_proto(request.explain),
             stop_at_permitted=_STOP_AT_PERMITTED[request.mode],
             asked=Asked(call.caller.name, len(raw), request.dry_run),
@@ -228,10 +229,3 @@ class PolicyService(PolicySettingsCalls, PolicySetCalls):
             caller=current_caller(),
         )
         return pb.DeletePolicyResponse(revision=revision)
-
-
-def _question_or_refusal(item: pb.EvaluationItem, within: int) -> Question | DomainError:
-    try:
-        return question_from_proto(item, within)
-    except DomainError as refusal:
-        return refusal

@@ -15,6 +15,8 @@ class Question(NamedTuple):
     tool: str = ""
     session_id: str = ""
     """The conversation or job it belongs to, for the record; policies do not see it."""
+    is_checked: bool = False
+    """Whether the claims have passed `validate_claims` already, while they were read."""
 
 
 class Answered(NamedTuple):

@@ -56,6 +56,8 @@ class Columns(msgspec.Struct, frozen=True, tag="decisions", array_like=True):
     claims: list[Mapping[str, Any]]
     latency_ns: list[int]
     policy_digest: list[str]
+    """Of the policies that decided, as a table."""
+    digest_of: list[int]
     """Of each answer in the table."""
     sample_rate: dict[int, float] = {}
     """By row, where it is not 1."""
@@ -104,7 +106,8 @@ class ColumnsBuilder:
         self._agents: dict[int, int] = {}
         self._facts: list[Mapping[str, Any]] = []
         self._callers: dict[str, int] = {}
-        self._digests: list[str] = []
+        self._digests: dict[str, int] = {}
+        self._digest_of: list[int] = []
         self.decision_id: list[str] = []
         self.at_ms: list[int] = []
         self.answer_of: list[int] = []
@@ -134,7 +137,8 @@ class ColumnsBuilder:
                 if key not in known:
                     known[key] = len(known)
                     self._decisions.append(decisions[place])
-                    self._digests.append(digest_of(place))
+                    digest, digests = digest_of(place), self._digests
+                    self._digest_of.append(digests.setdefault(digest, len(digests)))
         return map(known.__getitem__, keys)
 
     def agents(self, facts: Sequence[Mapping[str, Any]]) -> Iterable[int]:
@@ -147,9 +151,9 @@ class ColumnsBuilder:
                     self._facts.append(one)
         return map(known.__getitem__, keys)
 
-    def mask(self, mask: Mask, first: int) -> None:
-        """Take out of the claims, from the row `first` on, what must not be stored."""
-        for row in range(first, len(self.claims)):
+    def mask(self, mask: Mask, rows: Iterable[int]) -> None:
+        """Take out of the claims of some rows what must not be stored."""
+        for row in rows:
             self.claims[row], paths = mask.apply(self.claims[row])
             if paths:
                 self.masked_paths[row] = paths
@@ -175,7 +179,8 @@ class ColumnsBuilder:
             session_id=self.session_id,
             claims=self.claims,
             latency_ns=self.latency_ns,
-            policy_digest=self._digests,
+            policy_digest=list(self._digests),
+            digest_of=self._digest_of,
             sample_rate=self.sample_rate,
             masked_paths=self.masked_paths,
         )
@@ -216,7 +221,7 @@ def record_of(columns: Columns, row: int) -> DecisionRecord:
         caller=columns.caller[columns.caller_of[row]],
         origin=columns.origin,
         latency_ns=columns.latency_ns[row],
-        policy_digest=columns.policy_digest[answer],
+        policy_digest=columns.policy_digest[columns.digest_of[answer]],
         sample_rate=columns.sample_rate.get(row, 1.0),
         masked_paths=columns.masked_paths.get(row, ()),
     )

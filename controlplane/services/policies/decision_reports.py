@@ -147,7 +147,7 @@ def _built(
     builder.facts_of += builder.agents([facts] * len(decisions))
     builder.caller_of += [builder.caller(caller)] * len(decisions)
     if masked_paths:
-        builder.mask(mask_of(masked_paths), 0)
+        builder.mask(mask_of(masked_paths), range(len(builder)))
     return builder
 
 

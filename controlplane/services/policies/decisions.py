@@ -11,6 +11,7 @@ from controlplane.domain.errors import AgentNotFound, DomainError, FieldViolatio
 from controlplane.domain.policies import (
     Effect,
     ExplainLevel,
+    PolicySet,
     Request,
     is_identifier,
     validate_claims,
@@ -33,6 +34,9 @@ __all__ = [
     "is_permitted",
 ]
 
+KEPT_NAMES: Final = 16_384
+"""Names of actions and tools that are not looked at again; callers may invent any number."""
+
 
 class DecisionIds:
     """Unique ids that cost next to nothing and sort by time: when, who decided, which one.
@@ -45,10 +49,14 @@ class DecisionIds:
         self.source = os.urandom(4).hex()
         """Names this process in its ids."""
         self._next = count(1).__next__
+        self._at_ms = -1
+        self._head = ""
 
     def new(self, at_ms: int) -> str:
         """Return the next id, of a decision made at that time."""
-        return f"dec-{at_ms:012x}-{self.source}-{self._next():08x}"
+        if at_ms != self._at_ms:  # many are made in one millisecond, and in one call
+            self._at_ms, self._head = at_ms, f"dec-{at_ms:012x}-{self.source}-"
+        return f"{self._head}{self._next():08x}"
 
 
 class AnsweredMany(NamedTuple):
@@ -73,6 +81,13 @@ class Asked(NamedTuple):
 _NOBODY: Final = Asked()
 
 
+class _Known(NamedTuple):
+    """What holds for an agent during one call."""
+
+    facts: Mapping[str, Any]
+    rules: PolicySet
+
+
 class Decisions:
     """Decides in memory; a decision never waits for anything, its record may.
 
@@ -94,6 +109,8 @@ class Decisions:
         self._recorder = recorder
         self._ids = ids or DecisionIds()
         self._facts: dict[tuple[str, str], tuple[Agent, Mapping[str, Any]]] = {}
+        self._names: set[str] = set()
+        """Actions and tools that are known to be well-formed."""
 
     def evaluate(
         self,
@@ -111,7 +128,7 @@ class Decisions:
         """
         began = perf_counter_ns()
         view = self._read_model.view(namespace)
-        answer = self._decide(view, question, explain, self._clock.store_ms())
+        answer = self._decide(view, question, explain, self._clock.store_ms(), {})
         recorded = self._record(view, (answer,), asked, perf_counter_ns() - began)
         return answer if recorded is None else answer._replace(recorded=recorded)
 
@@ -134,12 +151,14 @@ class Decisions:
         now_ms = self._clock.store_ms()
         answers: list[Answered | DomainError] = []
         decided: list[Answered] = []
+        known: dict[str, _Known] = {}
+        decide = self._decide
         for question in questions:
             if isinstance(question, DomainError):
                 answers.append(question)
                 continue
             try:
-                answer = self._decide(view, question, explain, now_ms)
+                answer = decide(view, question, explain, now_ms, known)
             except DomainError as refusal:
                 answers.append(refusal)
                 continue
@@ -168,32 +187,48 @@ class Decisions:
         )
 
     def _decide(
-        self, view: NamespaceView, question: Question, explain: ExplainLevel, now_ms: int
+        self,
+        view: NamespaceView,
+        question: Question,
+        explain: ExplainLevel,
+        now_ms: int,
+        known: dict[str, _Known],
     ) -> Answered:
-        if not is_identifier(question.action) or (
-            question.tool and not is_identifier(question.tool)
-        ):
-            raise _malformed(question)
-        entry = view.agents.get(question.agent_id)
-        if entry is None:
-            raise AgentNotFound(question.agent_id)
-        claims = question.claims
+        """Decide one action; `known` are the agents of the same call."""
+        agent_id, action, claims, tool, session_id, is_checked = question
+        names = self._names
+        if action not in names or (tool and tool not in names):
+            self._learn(question)
+        agent = known.get(agent_id)
+        if agent is None:
+            agent = known[agent_id] = self._known(view, agent_id)
+        facts, rules = agent
+        if claims and not is_checked:
+            claims = validate_claims(claims)
         request = Request(
-            agent_id=question.agent_id,
-            action=question.action,
-            facts=self._facts_of(view.name, entry.agent),
-            claims=validate_claims(claims) if claims else claims,
-            now_ms=now_ms,
-            tool=question.tool,
+            agent_id=agent_id, action=action, facts=facts, claims=claims, now_ms=now_ms, tool=tool
         )
-        rules = rules_for(view, question.agent_id)
-        return Answered(
-            rules.evaluate(request, explain=explain),
-            self._ids.new(now_ms),
-            request,
-            rules,
-            question.session_id,
-        )
+        decision = rules.evaluate(request, explain=explain)
+        return Answered(decision, self._ids.new(now_ms), request, rules, session_id)
+
+    def _learn(self, question: Question) -> None:
+        """Remember the names of an action and its tool as well-formed.
+
+        Raises:
+            InvalidArgument: they are not.
+        """
+        action, tool = question.action, question.tool
+        if not is_identifier(action) or (tool and not is_identifier(tool)):
+            raise _malformed(question)
+        if len(self._names) >= KEPT_NAMES:
+            self._names.clear()
+        self._names.update((action, tool) if tool else (action,))
+
+    def _known(self, view: NamespaceView, agent_id: str) -> _Known:
+        entry = view.agents.get(agent_id)
+        if entry is None:
+            raise AgentNotFound(agent_id)
+        return _Known(self._facts_of(view.name, entry.agent), rules_for(view, agent_id))
 
     def _facts_of(self, namespace: str, agent: Agent) -> Mapping[str, Any]:
         key = (namespace, agent.agent_id)
