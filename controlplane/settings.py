@@ -126,8 +126,8 @@ class Settings(SecuritySettings, GovernanceSettings):
     )
     policy_on_missing: DefaultOnMissing = Field(
         DefaultOnMissing.NO_MATCH,
-        description="What an absent attribute means to policies that do not say: MATCH makes DENY and"
-        " REQUIRE_APPROVAL match. Namespaces may set another.",
+        description="What an absent attribute means to policies that do not say: MATCH makes "
+        "DENY and REQUIRE_APPROVAL match. Namespaces may set another.",
     )
     max_policies: int = Field(1000, ge=1, le=100_000, description="Policies per namespace.")
     decision_log_hours: float = Field(
