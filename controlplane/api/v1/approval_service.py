@@ -299,7 +299,8 @@ class ApprovalService(pb_grpc.ApprovalServiceServicer):
         """Return who a caller (None: the current one) is to the approvals of a namespace."""
         caller = caller or current_caller()
         may_approve = self._may(caller, Permission.APPROVE, namespace)
-        return voter_of(caller, namespace, may_approve=may_approve)
+        tokens = self._read_model.access.api_tokens
+        return voter_of(caller, namespace, may_approve=may_approve, tokens=tokens)
 
     def _render(self, namespace: str, caller: Caller | None = None) -> Render:
         """Return what shows approvals to a caller (None: the current one)."""

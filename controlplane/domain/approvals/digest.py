@@ -159,6 +159,8 @@ def chained(entry: Entry, before: str) -> str:
         "until_ms": entry.until_ms,
         "subjects": list(entry.subjects),
     }
+    if entry.person:
+        said["person"] = entry.person
     return hashlib.sha256(_plain_text(said)).hexdigest()
 
 

@@ -144,6 +144,7 @@ class Entry:
             time: until when.
         subjects: What the voter, or who delegated, was known by: who he was is judged again when
             policies have changed.
+        person: Who made the API token that voted or delegated, if a person did; else empty.
         digest: SHA-256 over this line and the digest of the one before, in hexadecimal digits.
     """
 
@@ -157,6 +158,7 @@ class Entry:
     delegate: str = ""
     until_ms: int = 0
     subjects: tuple[str, ...] = ()
+    person: str = ""
     digest: str = ""
 
 
@@ -228,6 +230,7 @@ class Voter:
         agent_name: The agent of this namespace that it is; empty: none.
         may_approve: Whether it has the permission.
         is_anybody: Nobody is authenticated here: the voter is whoever is asked for.
+        person: Of an API token that a person has made: that person, for whom it votes; else empty.
     """
 
     name: str
@@ -235,6 +238,12 @@ class Voter:
     agent_name: str = ""
     may_approve: bool = True
     is_anybody: bool = False
+    person: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What tells the voter from others, whatever credential is shown."""
+        return frozenset({self.name, self.person or self.name})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ def noted(
     delegate: str = "",
     until_ms: int = 0,
     subjects: tuple[str, ...] = (),
+    person: str = "",
 ) -> Approval:
     """Return an approval with one more line."""
     entry = Entry(
@@ -32,6 +33,7 @@ def noted(
         delegate=delegate,
         until_ms=until_ms,
         subjects=subjects,
+        person=person,
     )
     before = approval.entries[-1].digest if approval.entries else approval.digest
     entry = replace(entry, digest=chained(entry, before))

@@ -132,7 +132,10 @@ def _is_of_owner(approval: Approval, vote: Entry) -> bool:
         for entry in approval.entries
         if entry.kind is EntryKind.DELEGATED and entry.by == vote.delegate
     )
-    return any(is_owner(approval.agent_owner, one.by, one.subjects) for one in (vote, *givers))
+    return any(
+        is_owner(approval.agent_owner, one.by, (*one.subjects, one.person))
+        for one in (vote, *givers)
+    )
 
 
 def _can_fill(approval: Approval, stages: Sequence[Stage], votes: Sequence[Entry]) -> bool:

@@ -1,8 +1,9 @@
 """Votes: who may say yes or no, and what becomes of an approval by it.
 
 The requester, those who wait with him, and the agent itself never vote; nor does its owner, if a
-policy says so. Everybody votes once, in the stage whose turn it is. While nobody is authenticated,
-everybody is the same somebody: nobody can be told from the requester, and the record says so.
+policy says so. The API tokens that a person has made vote for that person. Everybody votes once, in
+the stage whose turn it is. While nobody is authenticated, everybody is the same somebody: nobody
+can be told from the requester, and the record says so.
 """
 
 from collections.abc import Iterable
@@ -80,6 +81,7 @@ def decided(
         id=vote_id,
         delegate=giver,
         subjects=voter.subjects,
+        person=voter.person,
     )
     return _counted(voted, stage, voter.name, now_ms)
 
@@ -126,6 +128,7 @@ def delegated(
         delegate=delegate,
         until_ms=until_ms,
         subjects=voter.subjects,
+        person=voter.person,
     )
 
 
@@ -209,14 +212,14 @@ def _require_slot(approval: Approval, voter: Voter, stage: str) -> None:
     """Check that nothing keeps somebody from voting, whatever the stage."""
     if not (voter.is_anybody or approval.unauthenticated):
         is_agent = bool(voter.agent_name) and voter.agent_name == approval.action.agent_name
-        if is_agent or voter.name in {approval.requested_by, *approval.waiters}:
+        if is_agent or not voter.names.isdisjoint({approval.requested_by, *approval.waiters}):
             raise SelfApproval(approval.approval_id, voter.name)
     if approval.requirement.prevent_owner and is_owner(
-        approval.agent_owner, voter.name, voter.subjects
+        approval.agent_owner, voter.name, (*voter.subjects, voter.person)
     ):
         raise NotEligible(approval.approval_id, voter.name, stage, "it owns the agent")
     for entry in approval.entries:
-        if entry.by != voter.name:
+        if voter.names.isdisjoint({entry.by, entry.person or entry.by}):
             continue
         if entry.kind is EntryKind.DELEGATED:
             raise NotEligible(approval.approval_id, voter.name, stage, "it has delegated its vote")

@@ -24,7 +24,6 @@ from controlplane.services.approvals.records import (
     in_time,
     require_in_time,
     stamped,
-    voter_of,
 )
 from controlplane.services.ports import (
     AuditEntry,
@@ -121,7 +120,7 @@ class ApprovalDecisions:
         """
 
         def change(approval: Approval, now_ms: int) -> Approval:
-            voter = voter_of(caller, namespace, may_approve=True)
+            voter = self._records.voter(caller, namespace)
             after = votes.delegated(
                 approval, voter, delegate, until_ms=until_ms, comment=comment, now_ms=now_ms
             )
@@ -182,7 +181,7 @@ class ApprovalDecisions:
         return await self._change(namespace, approval_id, change, "ExtendApproval", caller, reason)
 
     def _vote(self, namespace: str, ballot: Ballot, caller: Caller) -> Change:
-        voter = voter_of(caller, namespace, may_approve=True)
+        voter = self._records.voter(caller, namespace)
 
         def change(approval: Approval, now_ms: int) -> Approval:
             after = votes.decided(

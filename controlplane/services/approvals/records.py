@@ -5,10 +5,12 @@ action, and every commit that opens or ends one keeps that so. How many an agent
 counted, in the same commits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from controlplane.domain.access.records import ApiToken
+from controlplane.domain.access.subjects import TOKEN, USER
 from controlplane.domain.approvals.changes import next_end_ms
 from controlplane.domain.approvals.model import Approval, ApprovalState, Voter
 from controlplane.domain.approvals.refusals import ApprovalExpired, ApprovalNotFound
@@ -46,8 +48,17 @@ def pending_counter(agent_id: str) -> str:
     return f"approvals.pending/{agent_id}"
 
 
-def voter_of(caller: Caller, namespace: str, *, may_approve: bool) -> Voter:
-    """Return who a caller is to the approvals of a namespace."""
+_NO_TOKENS: Final[Mapping[str, ApiToken]] = {}
+
+
+def voter_of(
+    caller: Caller,
+    namespace: str,
+    *,
+    may_approve: bool,
+    tokens: Mapping[str, ApiToken] = _NO_TOKENS,
+) -> Voter:
+    """Return who a caller is to the approvals of a namespace; `tokens` by id tell who made them."""
     agent = caller.agent
     return Voter(
         name=caller.name,
@@ -55,7 +66,18 @@ def voter_of(caller: Caller, namespace: str, *, may_approve: bool) -> Voter:
         agent_name=agent.agent_name if agent is not None and agent.namespace == namespace else "",
         may_approve=may_approve,
         is_anybody=caller.kind is CallerKind.LOCAL_ADMIN,
+        person=_person_behind(caller.name, tokens),
     )
+
+
+def _person_behind(name: str, tokens: Mapping[str, ApiToken]) -> str:
+    """Return who made an API token, directly or by another one; empty: no person, or no token."""
+    known: set[str] = set()
+    while name.startswith(TOKEN) and name not in known:
+        known.add(name)
+        token = tokens.get(name.removeprefix(TOKEN))
+        name = token.created_by if token is not None else ""
+    return name if known and name.startswith(USER) else ""
 
 
 def change_steps(before: Approval, after: Approval) -> tuple[Step, ...]:
@@ -105,6 +127,11 @@ class ApprovalRecords:
     def __init__(self, ledger: Ledger, read_model: ReadModel) -> None:
         self._ledger = ledger
         self._read_model = read_model
+
+    def voter(self, caller: Caller, namespace: str) -> Voter:
+        """Return who a caller that has the permission to approve is to a namespace's approvals."""
+        tokens = self._read_model.access.api_tokens
+        return voter_of(caller, namespace, may_approve=True, tokens=tokens)
 
     async def heard(self, namespace: str, approval_id: str, revision: int = 0) -> NamespaceView:
         """Return the view once it knows an approval: this replica may not have heard of it yet.
