@@ -82,6 +82,8 @@ _READ_AGAIN: Final = "read it again and repeat the change"
 
 _HINTS: Final = {
     Reason.AGENT_NOT_FOUND: "`fleetplane agents list` shows who is there",
+    Reason.POLICY_CANDIDATE_NOT_FOUND: "`fleetplane policies candidates list` shows what is there",
+    Reason.TOO_MANY_FLIPS: "`fleetplane policies simulate` shows them",
     Reason.POLICY_NOT_FOUND: "`fleetplane policies list` shows what is there",
     Reason.TASK_NOT_FOUND: "`fleetplane tasks list` shows what is there",
     Reason.ROLLOUT_NOT_FOUND: "`fleetplane rollout list` shows what there is",
@@ -111,6 +113,10 @@ def _hint(error: FleetError, call: Globals) -> str:
             return "the daemon is older than this command line"
         case InternalError() if request := error.metadata.get("request_id", ""):
             return f"the daemon's log has the rest under {request}"
+        case FleetError(reason=Reason.REVISION_NOT_FOUND) if (
+            error.metadata.get("scope") == "policies"
+        ):
+            return "`fleetplane policies history` shows the revisions there are"
         case _:
             return _HINTS.get(error.reason) or _namespace_hint(error)
 

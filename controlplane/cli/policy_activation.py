@@ -52,7 +52,7 @@ async def simulate(
     call: Globals,
     *,
     candidate_id: Annotated[
-        str, typer.Argument(metavar="[CANDIDATE]", help="Id of a candidate; or give --file.")
+        str, typer.Argument(metavar="CANDIDATE", help="Id of a candidate; or give --file.")
     ] = "",
     file: Annotated[
         Path | None, typer.Option("--file", "-f", metavar="FILE|DIR", help="Policies to try.")
@@ -96,9 +96,19 @@ async def simulate(
         write(report_text(response.report))
     else:
         write_value(call.output, as_dict(response))
-    flips = response.report.flips
-    if max_flips is not None and flips > max_flips:
-        raise CommandFailed(f"{flips} decisions would come out otherwise, and {max_flips} may")
+    if max_flips is not None:
+        _hold_to(max_flips, response.report)
+
+
+def _hold_to(max_flips: int, report: "pb.ReplayReport") -> None:
+    """End with exit code 1 where the daemon would refuse to activate."""
+    if report.made and not report.replayed:
+        raise CommandFailed(f"none of {report.made:,} decisions could be replayed")
+    if report.caused + report.undecidable > max_flips:
+        hidden = f", {report.undecidable:,} more may" if report.undecidable else ""
+        raise CommandFailed(
+            f"{report.caused:,} decisions would come out otherwise{hidden}; allowed: {max_flips}"
+        )
 
 
 @command(
@@ -247,7 +257,7 @@ async def diff(
     ],
     *,
     to_revision: Annotated[
-        int, typer.Argument(metavar="[TO]", min=0, help="The later one; by default the live one.")
+        int, typer.Argument(metavar="TO", min=0, help="The later one; by default the live one.")
     ] = 0,
 ) -> None:
     """Compare the policies of two revisions."""

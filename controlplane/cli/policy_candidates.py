@@ -35,7 +35,7 @@ app = typer.Typer(
     "create",
     examples=(
         "fleetplane policies candidates create policies/ --description 'tighter budget'",
-        "fleetplane policies candidates create policies/ --whole --tests policies/cases.yaml",
+        "fleetplane policies candidates create policies/ --whole --tests cases.yaml",
         "fleetplane policies candidates create --delete cost-limit --dry-run",
     ),
 )

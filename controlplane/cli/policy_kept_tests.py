@@ -17,9 +17,7 @@ if TYPE_CHECKING:  # the SDK costs a quarter of a second: imported when a client
 app = typer.Typer(
     **PLAIN,
     help="Cases that the daemon keeps with its policies; failing ones block an activation.",
-    epilog=epilog(
-        ("fleetplane policies tests set policies/cases.yaml", "fleetplane policies tests run")
-    ),
+    epilog=epilog(("fleetplane policies tests set cases.yaml", "fleetplane policies tests run")),
 )
 
 
@@ -91,8 +89,8 @@ async def run(call: Globals) -> None:
     app,
     "set",
     examples=(
-        "fleetplane policies tests set policies/cases.yaml",
-        "fleetplane policies tests set policies/cases.yaml --dry-run",
+        "fleetplane policies tests set cases.yaml",
+        "fleetplane policies tests set cases.yaml --dry-run",
     ),
 )
 async def set_tests(

@@ -85,6 +85,7 @@ class PolicyParts:
                 recorded=recorded,
                 replay=DecisionReplay(recorded, read_model, self.revisions),
                 reports=DecisionReports(log, read_model, clock),
+                read_model=read_model,
             ),
             page_tokens,
         )
@@ -109,7 +110,7 @@ class PolicyParts:
         quotas: QuotaKeeper,
     ) -> PolicySetUseCases:
         runs = TestRuns(clock)
-        simulations = Simulations(self.history)
+        simulations = Simulations(self.history, clock)
         stages = Stages(visible, clock, new_ids)
         return PolicySetUseCases(
             revisions=self.revisions,

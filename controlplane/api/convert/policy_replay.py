@@ -44,6 +44,8 @@ def report_to_proto(report: ReplayReport) -> pb.ReplayReport:
         newest_at=moment(report.newest_ms),
         flips=report.flips,
         agreed_by_live=report.agreed_by_live,
+        caused=round(report.caused),
+        undecidable=round(report.undecidable),
         by_action=[
             pb.FlipCount(before=EFFECTS.to_wire(before), after=EFFECTS.to_wire(after), count=count)
             for (before, after), count in effects

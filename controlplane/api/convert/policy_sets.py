@@ -29,6 +29,13 @@ MAX_DESCRIPTION_BYTES: Final = 4_096
 IDS_NAMED: Final = 100
 """Policies that a revision in a list names, of each kind of change."""
 
+DIFFERENCES_BYTES: Final = 512 * 1024
+"""Differences that are told whole beside other things: a candidate takes 3 MiB, and peers accept
+messages of 4 MiB."""
+
+DIFFERENCES_ALONE_BYTES: Final = 3 * 1024 * 1024
+"""The same, where they are all there is in the message."""
+
 _KINDS: Final = EnumPair(pb.PolicyChangeKind, "POLICY_CHANGE_KIND_", ChangeKind)
 _STAGES: Final = EnumPair(pb.PolicyStageKind, "POLICY_STAGE_KIND_", StageKind)
 
@@ -136,9 +143,23 @@ def difference_to_proto(difference: PolicyDifference) -> pb.PolicyDifference:
     )
 
 
-def differences_to_proto(found: Iterable[PolicyDifference]) -> list[pb.PolicyDifference]:
-    """Return what differs as messages."""
-    return [difference_to_proto(one) for one in found]
+def differences_to_proto(
+    found: Iterable[PolicyDifference], *, room: int = DIFFERENCES_BYTES
+) -> list[pb.PolicyDifference]:
+    """Return what differs as messages; beyond `room` bytes, policies by their ids only.
+
+    What was done must not fail because it cannot be told.
+    """
+    told: list[pb.PolicyDifference] = []
+    for one in found:
+        message = difference_to_proto(one)
+        room -= message.ByteSize()
+        if room < 0:
+            for side in ("before", "after"):
+                if message.HasField(side):
+                    getattr(message, side).CopyFrom(pb.Policy(policy_id=one.policy_id))
+        told.append(message)
+    return told
 
 
 def revision_to_proto(change: PolicyChange, digest: str) -> pb.PolicyRevision:

@@ -8,6 +8,7 @@ import grpc
 from controlplane.api.context import current_caller
 from controlplane.api.convert.policy_replay import report_to_proto, sample_from_proto
 from controlplane.api.convert.policy_sets import (
+    DIFFERENCES_ALONE_BYTES,
     activated_to_proto,
     activation_from_proto,
     candidate_to_proto,
@@ -93,7 +94,7 @@ class PolicySetCalls(pb_grpc.PolicyServiceServicer):
             namespace_of(request.namespace), request.from_revision, request.to_revision
         )
         return pb.DiffPolicyRevisionsResponse(
-            differences=differences_to_proto(found),
+            differences=differences_to_proto(found, room=DIFFERENCES_ALONE_BYTES),
             from_digest=before.digest,
             to_digest=after.digest,
         )

@@ -6,6 +6,7 @@ Part of the tree in `controlplane/domain/errors.py`.
 from collections.abc import Mapping
 
 from controlplane.domain.errors import FailedPrecondition, NotFound
+from controlplane.domain.policy_sets.replay import ReplayReport
 
 NAMED_FAILURES = 20
 """Failing tests that a refusal spells out; the rest is counted."""
@@ -38,13 +39,24 @@ class PolicyTestsFailed(FailedPrecondition):
 
 
 class TooManyFlips(FailedPrecondition):
-    """More recorded decisions would come out otherwise than allowed."""
+    """More recorded decisions would come out otherwise than allowed, or nobody can tell."""
 
     reason = "TOO_MANY_FLIPS"
 
-    def __init__(self, flips: int, max_flips: int, replayed: int) -> None:
+    def __init__(self, report: ReplayReport, max_flips: int) -> None:
+        """Say what the replay found of what it could look at."""
+        flips, undecidable = round(report.caused), round(report.undecidable)
+        said = f"{flips} decisions would come out otherwise"
+        if undecidable:
+            said += f", {undecidable} more hang on masked values"
+        if not report.replayed:
+            said += f", none of {report.made} could be replayed"
         super().__init__(
-            f"{flips} of {replayed} replayed decisions would come out otherwise,"
-            f" and {max_flips} may",
-            {"flips": str(flips), "max_flips": str(max_flips), "replayed": str(replayed)},
+            f"{said}, and {max_flips} may",
+            {
+                "flips": str(flips),
+                "undecidable": str(undecidable),
+                "max_flips": str(max_flips),
+                "replayed": str(report.replayed),
+            },
         )

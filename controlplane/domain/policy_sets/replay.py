@@ -1,12 +1,13 @@
 """What recorded decisions would come out as under other policies: judged one by one, tallied. Pure.
 
 A flip is a decision whose effect would be another one. A record is judged on the facts, claims and
-time that it has; one that lacks what a policy would look at is counted, and not judged.
+time that it has; one that lacks what a policy would look at is counted, and not judged. Whether a
+policy is in force is judged today: one that begins tomorrow would flip nothing of yesterday.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -14,11 +15,13 @@ from controlplane.domain.decisions.records import DecisionRecord
 from controlplane.domain.policies import (
     Decision,
     Effect,
+    Policy,
     PolicySet,
     Request,
     Truth,
     claims_read,
     overlaps,
+    same_content,
     settled,
 )
 
@@ -77,6 +80,10 @@ class ReplayReport:
     flips: int = 0
     agreed_by_live: int = 0
     """Of `flips`, decisions that the live policies of today answer as the candidate does."""
+    caused: float = 0.0
+    """Decisions behind the flips that are not agreed by live; a sampled one stands for several."""
+    undecidable: float = 0.0
+    """Decisions behind MASKED ones that hang on a policy which is not live: they may flip."""
     by_effect: Counter[tuple[Effect, Effect]] = field(default_factory=Counter)
     by_agent: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By (agent_id, agent_name)."""
@@ -89,17 +96,28 @@ class ReplayReport:
         """Decisions that were made, as far as the log knows."""
         return self.recorded + self.not_replayable[NotReplayable.LOST]
 
+    def within(self, max_flips: int) -> bool:
+        """Whether no more decisions than that come out otherwise, for all that can be told.
+
+        What may flip counts as if it did, and a replay that could judge nothing proves nothing.
+        """
+        blind = self.made > 0 and not self.replayed
+        return not blind and self.caused + self.undecidable <= max_flips
+
     def seen(self, record: DecisionRecord) -> None:
         """Count a record that was found."""
         self.recorded += 1
         self.oldest_ms = min(self.oldest_ms, record.at_ms) if self.oldest_ms else record.at_ms
         self.newest_ms = max(self.newest_ms, record.at_ms)
 
-    def add(self, flip: Flip, *, live: Decision | None) -> None:
+    def add(self, flip: Flip, *, live: Decision | None, stands_for: float) -> None:
         """Count a decision that would come out otherwise."""
         before, after = flip.before, flip.after
         self.flips += 1
-        self.agreed_by_live += live is not None and live.effect is after.effect
+        if live is not None and live.effect is after.effect:
+            self.agreed_by_live += 1
+        else:
+            self.caused += stands_for
         self.by_effect[before.effect, after.effect] += 1
         self.by_agent[flip.agent_id, flip.agent_name] += 1
         self.by_policy.update(involved(before, after))
@@ -126,6 +144,10 @@ class Judge:
             for policy in rules.policies
             if policy.enabled and (paths := claims_read(policy))
         }
+        self._fresh = frozenset(
+            policy_id for policy_id in self._reads if not _holds(live, rules, policy_id)
+        )
+        """Of those, policies that are not live as they are."""
 
     def judge(self, records: Iterable[DecisionRecord], report: ReplayReport) -> None:
         """Judge records and add to the report what comes of it."""
@@ -139,20 +161,26 @@ class Judge:
                 now_ms=record.at_ms,
                 tool=record.tool,
             )
-            if record.masked_paths and self._hangs_on_masked(record, request):
+            stands_for = 1 / record.sample_rate
+            hangs_on = self._hangs_on_masked(record, request) if record.masked_paths else set()
+            if hangs_on:
                 report.not_replayable[NotReplayable.MASKED] += 1
+                if not hangs_on.isdisjoint(self._fresh):
+                    report.undecidable += stands_for
                 continue
             report.replayed += 1
             if record.sample_rate < 1:
                 report.sampled += 1
-                report.unsampled += 1 / record.sample_rate - 1
+                report.unsampled += stands_for - 1
             after = self._rules.evaluate(request)
             if after.effect is record.decision.effect:
                 continue
             live = self._live.evaluate(request) if self._live is not None else None
-            report.add(flip_of(record, after), live=live)
+            report.add(flip_of(record, after), live=live, stands_for=stands_for)
 
-    def _hangs_on_masked(self, record: DecisionRecord, request: Request) -> bool:
+    def _hangs_on_masked(self, record: DecisionRecord, request: Request) -> set[str]:
+        """Return the policies whose condition cannot be told without what is masked."""
+        found = set()
         masked = [tuple(path.split(".")) for path in record.masked_paths]
         for policy_id, paths in self._reads.items():
             if not any(overlaps(path, masked) for path in paths):
@@ -161,8 +189,24 @@ class Judge:
             if explained is None or explained.condition is None:
                 continue
             if settled(explained.condition, masked) is Truth.UNKNOWN:
-                return True
-        return False
+                found.add(policy_id)
+        return found
+
+
+def in_force(policies: Iterable[Policy], now_ms: int) -> list[Policy]:
+    """Return the policies that are in force now or later, as if they had always been."""
+    return [
+        replace(one, not_before_ms=None, not_after_ms=None)
+        for one in policies
+        if one.not_after_ms is None or now_ms < one.not_after_ms
+    ]
+
+
+def _holds(live: PolicySet | None, rules: PolicySet, policy_id: str) -> bool:
+    """Whether the live set has a policy with the same content."""
+    one = rules.get(policy_id)
+    other = None if live is None else live.get(policy_id)
+    return one is not None and other is not None and same_content(one, other)
 
 
 def flip_of(record: DecisionRecord, after: Decision) -> Flip:

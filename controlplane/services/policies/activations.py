@@ -31,13 +31,14 @@ from controlplane.domain.policy_sets.replay import ReplayReport
 from controlplane.services.namespaces.quotas import NO_QUOTAS, QuotaKeeper
 from controlplane.services.policies.head import head_of
 from controlplane.services.policies.policy_tests import TestRuns
-from controlplane.services.policies.revisions import Revisions, tests_of
+from controlplane.services.policies.revisions import TESTS_KEY, Revisions, tests_of
 from controlplane.services.policies.set_changes import (
     audit_of,
     changed,
     check_live,
     end_of,
     put_steps,
+    tests_as_seen,
 )
 from controlplane.services.policies.settings import MAX_ATTEMPTS
 from controlplane.services.policies.simulation import NEWEST, Sample, Simulations
@@ -49,6 +50,7 @@ from controlplane.services.ports import (
     Expect,
     Ledger,
     RequestKey,
+    Require,
     Step,
     Transaction,
 )
@@ -118,7 +120,8 @@ class PolicyActivations:
             PolicyCandidateNotFound: there is none.
             RevisionConflict: the live set is not at the expected revision.
             PolicyTestsFailed: tests of the set that would decide fail.
-            TooManyFlips: more recorded decisions than allowed would come out otherwise.
+            TooManyFlips: more recorded decisions than allowed would come out otherwise, or might:
+                see `ReplayReport.within`.
             InvalidTransition: another candidate is staged.
             LimitExceeded: the namespace would hold too many policies.
         """
@@ -127,6 +130,7 @@ class PolicyActivations:
             raise InvalidArgument.of("percent", "must be 1-99 for PERCENT, and nothing for others")
         wanted.sample.check()
         report: ReplayReport | None = None
+        judged: Expect | None = None
         for _ in range(MAX_ATTEMPTS):
             view = await self._newest(namespace)
             replay = await self._replayed(view, wanted.request)
@@ -137,14 +141,13 @@ class PolicyActivations:
             candidate = await self._candidate(namespace, wanted.candidate_id)
             rules = await asyncio.to_thread(candidate.rules, view.policy_set)
             await self._runs.require(view, rules, candidate.tests)
-            if wanted.max_flips is not None and report is None:
-                report = await self._replay(view, rules, wanted)
-                if head_of(await self._newest(namespace)) != head:
-                    continue  # it was replayed; what is live now has to pass the rest
+            if wanted.max_flips is not None and judged != head:
+                report, judged = await self._replay(view, rules, wanted), head
+                continue  # with what is live by now; another set is replayed as well
             if wanted.stage is None:
                 outcome = await self._whole(view, head, candidate, wanted, caller)
             else:
-                outcome = await self._staged(view, head, wanted, wanted.stage, caller)
+                outcome = await self._staged(view, candidate, wanted, wanted.stage, caller)
             if outcome is not None:
                 return replace(outcome, report=report)
         raise StoreUnavailable("too many callers change the policies at once")
@@ -199,11 +202,12 @@ class PolicyActivations:
         raise StoreUnavailable("too many callers change the policies at once")
 
     async def _newest(self, namespace: str) -> NamespaceView:
-        """Return a copy that has seen the last change of the live set and of the stage."""
+        """Return a copy that has seen the last change of the live set, its tests and the stage."""
         records = await self._ledger.read(
             namespace, Collection.POLICY_STAGES, (HEAD_KEY, STAGE_KEY)
         )
-        newest = max((one.revision for one in records if one is not None), default=0)
+        tests = await self._ledger.read(namespace, Collection.POLICY_SETTINGS, (TESTS_KEY,))
+        newest = max((one.revision for one in (*records, *tests) if one is not None), default=0)
         return await self._read_model.at_least(namespace, newest)
 
     async def _replayed(self, view: NamespaceView, request: RequestKey | None) -> Activated | None:
@@ -228,8 +232,8 @@ class PolicyActivations:
         self, view: NamespaceView, rules: PolicySet, wanted: Activation
     ) -> ReplayReport:
         report = await self._simulations.run(view, rules.policies, wanted.sample)
-        if wanted.max_flips is not None and report.flips > wanted.max_flips:
-            raise TooManyFlips(report.flips, wanted.max_flips, report.replayed)
+        if wanted.max_flips is not None and not report.within(wanted.max_flips):
+            raise TooManyFlips(report, wanted.max_flips)
         return report
 
     async def _whole(
@@ -275,19 +279,26 @@ class PolicyActivations:
     async def _staged(
         self,
         view: NamespaceView,
-        head: Expect,
+        candidate: PolicyCandidate,
         wanted: Activation,
         kind: StageKind,
         caller: Caller,
     ) -> Activated | None:
-        """Try a candidate; None: somebody changed the stage or the policies meanwhile."""
+        """Try a candidate; None: somebody changed what it was judged on meanwhile."""
+        written = Expect(revision=candidate.revision)
+        conditions = [
+            Require(Collection.POLICY_CANDIDATES, candidate.candidate_id, written),
+            tests_as_seen(view),
+        ]
+        if wanted.expected_revision is not None:
+            conditions.append(Require(Collection.POLICY_STAGES, HEAD_KEY, head_of(view)))
         stage = await self._stages.move(
             view,
             StageChange(
                 candidate_id=wanted.candidate_id,
                 kind=kind,
                 percent=wanted.percent,
-                head=head if wanted.expected_revision is not None else None,
+                conditions=tuple(conditions),
                 reason=wanted.reason,
                 dry_run=wanted.dry_run,
                 request=wanted.request,

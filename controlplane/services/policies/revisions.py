@@ -157,7 +157,7 @@ class Revisions:
         if not candidate_id:
             return rules
         candidate = view.governance.table(Collection.POLICY_CANDIDATES).get(candidate_id)
-        return None if candidate is None else candidate.rules(rules)
+        return None if candidate is None else await asyncio.to_thread(candidate.rules, rules)
 
     async def _changes(self, namespace: str, view: NamespaceView) -> AsyncIterator[PolicyChange]:
         """Yield the changes that this copy has seen, newest first."""

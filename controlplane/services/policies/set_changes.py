@@ -17,6 +17,7 @@ from controlplane.services.ports import (
     Expect,
     Put,
     RequestKey,
+    Require,
     Step,
 )
 from controlplane.services.read_model import NamespaceView
@@ -32,7 +33,7 @@ def put_steps(
     tests: tuple[PolicyTest, ...] | None,
     change: PolicyChange,
 ) -> tuple[Step, ...]:
-    """Return what brings changes to the live set, on condition that its head is as it was then."""
+    """Return what brings changes to the live set, if its head and tests are as they were then."""
     if len(changes) > MAX_CHANGES:
         raise LimitExceeded("policies changed at once", limit=MAX_CHANGES)
     before = tests_of(view)
@@ -44,7 +45,9 @@ def put_steps(
         else:
             written = replace(one.after, updated_by=change.actor)
             steps.append(Put(Collection.POLICIES, one.policy_id, written, seen))
-    if tests is not None and tests != before.tests:
+    if tests is None or tests == before.tests:
+        steps.append(tests_as_seen(view))
+    else:
         fresh = PolicyTests(tests=tests, updated_by=change.actor)
         seen = Expect(revision=before.revision)
         steps.append(Put(Collection.POLICY_SETTINGS, TESTS_KEY, fresh, seen))
@@ -55,6 +58,12 @@ def put_steps(
         after={one.policy_id: one.after for one in changes},
     )
     return (*steps, *change_steps(change, head))
+
+
+def tests_as_seen(view: NamespaceView) -> Require:
+    """Return the condition that the tests of the live set are those that were run."""
+    seen = Expect(revision=tests_of(view).revision)
+    return Require(Collection.POLICY_SETTINGS, TESTS_KEY, seen)
 
 
 def check_live(view: NamespaceView, expected: int | None) -> None:

@@ -59,7 +59,9 @@ class Shadow:
     def listen(self, namespace: str, records: Sequence[DecisionRecord]) -> None:
         """Take decisions that were recorded; see `recorder.Listener`."""
         stage = _shadow_of(self._read_model.view(namespace))
-        if stage is None:
+        if stage is None:  # what an earlier one left is not kept in memory for ever
+            self._reports.pop(namespace, None)
+            self._judges.pop(namespace, None)
             return
         room = max(self._most - len(self._waiting), 0)
         self._report(namespace, stage).dropped += max(len(records) - room, 0)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from controlplane.domain.decisions.records import DecisionGap
 from controlplane.domain.errors import InvalidArgument
 from controlplane.domain.policies import OnError, Policy, PolicySet
-from controlplane.domain.policy_sets.replay import Judge, NotReplayable, ReplayReport
+from controlplane.domain.policy_sets.replay import Judge, NotReplayable, ReplayReport, in_force
 from controlplane.services.policies.decision_history import content_of
 from controlplane.services.policies.decision_log_port import (
     DecisionBatch,
@@ -20,6 +20,7 @@ from controlplane.services.policies.decision_log_port import (
     place_at,
 )
 from controlplane.services.policies.decision_packing import record_of
+from controlplane.services.ports import Clock
 from controlplane.services.read_model import NamespaceView
 
 DEFAULT_DECISIONS: Final = 10_000
@@ -29,7 +30,8 @@ MAX_DECISIONS: Final = 100_000
 """Decisions of one simulation: some five seconds of one processor."""
 
 BATCHES_LOOKED_AT: Final = 5_000
-"""Batches of the log that one simulation looks at, most of them by their heads only."""
+"""Batches of the log that one simulation looks at, most of them by their heads only; more where
+it shall find more decisions than that, because a batch may hold a single one."""
 
 
 class Batches(Protocol):
@@ -73,14 +75,17 @@ NEWEST: Final = Sample()
 class Simulations:
     """Replays recorded decisions."""
 
-    def __init__(self, history: Batches) -> None:
+    def __init__(self, history: Batches, clock: Clock) -> None:
         self._history = history
+        self._clock = clock
         self._turn = asyncio.Semaphore(1)
 
     async def run(
         self, view: NamespaceView, policies: Iterable[Policy], sample: Sample
     ) -> ReplayReport:
         """Judge the decisions of a sample under these policies and the namespace's defaults.
+
+        What the policies would do from now on counts: see `in_force`.
 
         Raises:
             InvalidArgument: the sample.
@@ -89,15 +94,16 @@ class Simulations:
         sample.check()
         live = view.policy_set
         async with self._turn:
-            judge = await asyncio.to_thread(_judge, tuple(policies), live.policies, live)
+            now_ms = self._clock.store_ms()
+            judge = await asyncio.to_thread(_judge, tuple(policies), live.policies, live, now_ms)
             report = ReplayReport()
-            looked_at = 0
+            looked_at, most = 0, max(BATCHES_LOOKED_AT, sample.limit)
             before = place_at(sample.to_ms + _LATE_MS) if sample.to_ms else ""
             async for stored in self._history.batches(
                 view.name, before=before, from_ms=sample.from_ms
             ):
                 looked_at += 1
-                if report.recorded >= sample.limit or looked_at > BATCHES_LOOKED_AT:
+                if report.recorded >= sample.limit or looked_at > most:
                     break
                 if stored.batch.count and not _may_hold(stored.batch, sample):
                     continue
@@ -109,11 +115,13 @@ _LATE_MS: Final = 10 * 60 * 1000
 """How long after it was made a decision may have been stored."""
 
 
-def _judge(policies: Sequence[Policy], live: Sequence[Policy], like: PolicySet) -> Judge:
+def _judge(
+    policies: Sequence[Policy], live: Sequence[Policy], like: PolicySet, now_ms: int
+) -> Judge:
     """Compile both sets for the thread of the simulation: sets remember, and are not shared."""
     both = (
         PolicySet.compile(
-            those,
+            in_force(those, now_ms),
             revision=like.revision,
             default_effect=like.default_effect,
             on_missing=like.on_missing,

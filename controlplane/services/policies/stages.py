@@ -7,7 +7,6 @@ from typing import Final
 from controlplane.domain.errors import InvalidTransition, StoreUnavailable
 from controlplane.domain.identity import Caller
 from controlplane.domain.policy_sets.candidates import STAGE_KEY, PolicyStage, StageKind
-from controlplane.domain.policy_sets.history import HEAD_KEY
 from controlplane.services.policies.set_changes import OBJECT
 from controlplane.services.policies.settings import MAX_ATTEMPTS
 from controlplane.services.policies.shadow import Shadow, ShadowReport
@@ -39,8 +38,8 @@ class StageChange:
     candidate_id: str
     kind: StageKind
     percent: int = 0
-    head: Expect | None = None
-    """Only while the head of the live set is like that; None does not check."""
+    conditions: tuple[Require, ...] = ()
+    """Only while all of that is as it was seen: the candidate, its tests, the live set."""
     reason: str = ""
     dry_run: bool = False
     request: RequestKey | None = None
@@ -126,8 +125,7 @@ class Stages:
                 Expect(revision=0 if before is None else before.revision),
             ),
         ]
-        if wanted.head is not None:
-            steps.append(Require(Collection.POLICY_STAGES, HEAD_KEY, wanted.head))
+        steps.extend(wanted.conditions)
         audit = AuditEntry(
             actor=caller.name,
             method="ActivatePolicyRevision",

@@ -1986,7 +1986,9 @@ Global___PolicyRevision: _TypeAlias = PolicyRevision  # noqa: Y015
 
 @_typing.final
 class PolicyDifference(_message.Message):
-    """One policy that differs."""
+    """One policy that differs. Where very many do, `before` and `after` of the last ones hold the id only, so that
+    the answer fits a message: 512 KiB of them are told whole, 3 MiB by DiffPolicyRevisions.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2522,6 +2524,8 @@ class ReplayReport(_message.Message):
     BY_AGENT_FIELD_NUMBER: _builtins.int
     BY_POLICY_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
+    CAUSED_FIELD_NUMBER: _builtins.int
+    UNDECIDABLE_FIELD_NUMBER: _builtins.int
     made: _builtins.int
     """Decisions that were made, as far as the log knows: recorded and lost ones."""
     recorded: _builtins.int
@@ -2542,6 +2546,12 @@ class ReplayReport(_message.Message):
     """Replayed decisions that would come out otherwise."""
     agreed_by_live: _builtins.int
     """Of those, decisions that the live policies of today answer in the new way already."""
+    caused: _builtins.int
+    """About how many decisions the candidate itself would answer otherwise: flips that are not answered so
+    already, a sampled one for all that it stands for.
+    """
+    undecidable: _builtins.int
+    """Of the masked ones, those that hang on a policy of the candidate that is not live: they may flip."""
     @_builtins.property
     def oldest_at(self) -> _timestamp_pb2.Timestamp:
         """When the oldest of them was made."""
@@ -2585,10 +2595,12 @@ class ReplayReport(_message.Message):
         by_agent: _abc.Iterable[Global___AgentFlips] | None = ...,
         by_policy: _abc.Iterable[Global___PolicyFlips] | None = ...,
         examples: _abc.Iterable[Global___FlipExample] | None = ...,
+        caused: _builtins.int = ...,
+        undecidable: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest_at", b"newest_at", "oldest_at", b"oldest_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed_by_live", b"agreed_by_live", "by_action", b"by_action", "by_agent", b"by_agent", "by_policy", b"by_policy", "examples", b"examples", "flips", b"flips", "lost", b"lost", "made", b"made", "masked", b"masked", "newest_at", b"newest_at", "oldest_at", b"oldest_at", "recorded", b"recorded", "replayed", b"replayed", "sampled", b"sampled", "unreadable", b"unreadable", "unsampled", b"unsampled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed_by_live", b"agreed_by_live", "by_action", b"by_action", "by_agent", b"by_agent", "by_policy", b"by_policy", "caused", b"caused", "examples", b"examples", "flips", b"flips", "lost", b"lost", "made", b"made", "masked", b"masked", "newest_at", b"newest_at", "oldest_at", b"oldest_at", "recorded", b"recorded", "replayed", b"replayed", "sampled", b"sampled", "undecidable", b"undecidable", "unreadable", b"unreadable", "unsampled", b"unsampled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3342,8 +3354,8 @@ class ActivatePolicyRevisionRequest(_message.Message):
     expected_revision: _builtins.int
     """Refuse if the live policies are not at this revision. Absent: not checked."""
     max_flips: _builtins.int
-    """Replay the newest decisions first, and refuse if more than so many would come out otherwise. Absent:
-    no replay.
+    """Replay the newest decisions first, and refuse if more than so many would come out otherwise: `caused` and
+    `undecidable` together. A replay that could judge nothing of what was made is refused too. Absent: no replay.
     """
     limit: _builtins.int
     """With `max_flips`: how many decisions to replay. 1-100,000; 0 means 10,000."""
