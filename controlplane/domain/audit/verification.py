@@ -193,6 +193,9 @@ class Verification:
 
     def _entry_problem(self, seal: Seal, entries: Sequence[StoredEntry]) -> Problem | None:
         first = max(seal.first, self.verified_through + 1)
+        for entry in entries:
+            if not first <= entry.sequence <= seal.last:
+                return _stray(entry.sequence, seal)
         for sequence, entry in _paired(entries, first, seal.last):
             leaf = seal.leaf(sequence)
             if leaf == NO_LEAF:
@@ -282,6 +285,15 @@ def _added(sequence: int) -> Problem:
         kind=ProblemKind.ENTRY_ALTERED,
         sequence=sequence,
         detail="there is another entry under the same number",
+    )
+
+
+def _stray(sequence: int, seal: Seal) -> Problem:
+    return Problem(
+        kind=ProblemKind.ENTRY_ALTERED,
+        sequence=sequence,
+        detail=f"the entry stands among those of the seal through entry {seal.last}, which does not"
+        " cover it",
     )
 
 
