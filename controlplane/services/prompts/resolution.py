@@ -102,7 +102,7 @@ class PromptResolution:
         if kept is None:
             return chosen
         if kept.version == chosen.version.version:
-            return _kept(view, kept, chosen.version, reason=chosen.reason)
+            return _kept(view, kept, chosen.version, reason=kept.reason)
         # Another replica has answered first, from a state that this one may not have seen yet.
         view = await self._read_model.at_least(namespace, kept.revision)
         return _kept(view, kept)
