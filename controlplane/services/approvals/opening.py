@@ -42,6 +42,7 @@ from controlplane.services.ports import (
     IdSource,
     Ledger,
     Put,
+    RequireClock,
     Step,
     Transaction,
 )
@@ -191,14 +192,16 @@ class ApprovalOpening:
         requirement: Requirement,
         known: _Known,
         now_ms: int,
+        *,
+        ask: bool = False,
     ) -> Approval:
-        """Commit a new approval.
+        """Commit a new approval; with `ask`, nothing that was granted in advance holds for it.
 
         Raises:
             ConditionFailed: somebody else was faster.
             LimitExceeded: the agent has as many PENDING as it may.
         """
-        grant = self._granted_in_advance(view, opening, requirement, now_ms)
+        grant = None if ask else self._granted_in_advance(view, opening, requirement, now_ms)
         fresh = changes.opened(
             _blank(self._ids.new_id("apr"), opening, requirement, now_ms),
             standing_grant_id=grant.grant_id if grant is not None else "",
@@ -221,6 +224,9 @@ class ApprovalOpening:
         try:
             committed = await self._ledger.commit(transaction)
         except ConditionFailed as failure:
+            if isinstance(steps[failure.step], RequireClock):
+                # The grant in advance is over on the store's clock, which this replica lags behind.
+                return await self._opened(view, opening, requirement, known, now_ms, ask=True)
             if isinstance(steps[failure.step], Count):
                 raise LimitExceeded(
                     f"approvals that agent {opening.agent.agent_id!r} waits for", limit=limit
@@ -302,6 +308,7 @@ def _use_of(grant: StandingGrant | None) -> Iterable[Step]:
         used = replace(grant, uses=grant.uses + 1)
         unchanged = Expect(revision=grant.revision)
         yield Put(Collection.STANDING_GRANTS, grant.grant_id, used, unchanged)
+        yield RequireClock(not_after_ms=grant.expires_at_ms)
 
 
 def _pending(fresh: Approval, limit: int) -> Iterable[Step]:

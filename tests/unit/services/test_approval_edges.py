@@ -12,6 +12,7 @@ from controlplane.domain.approvals.model import (
     Approval,
     ApprovalDecision,
     ApprovalState,
+    StandingGrant,
 )
 from controlplane.domain.approvals.refusals import ApprovalExpired, SelfApproval
 from controlplane.domain.errors import LimitExceeded
@@ -79,6 +80,25 @@ class TestTheEndOfTime:
             return_exceptions=True,
         )
         assert isinstance(outcome if together else outcome[0], ApprovalExpired)
+
+    async def test_a_replica_whose_clock_is_behind_uses_no_grant_that_is_over(self, desk):
+        now_ms = desk.plane.clock.store_ms()
+        grant = StandingGrant(
+            grant_id="",
+            agent_name="a",
+            agent_id="",
+            action="pay",
+            tool="",
+            conditions={},
+            max_uses=2,
+            expires_at_ms=now_ms + 60_000,
+            reason="tonight",
+            created_by="",
+        )
+        await desk.parts.standing.create(NAMESPACE, grant, request=None, caller=BOB)
+        desk.parts.opening._clock = LateClock(desk.plane.clock, -61_000)
+        desk.plane.clock.shift(60)
+        assert (await desk.ask()).state is S.PENDING
 
 
 class TestManyWhoAsk:
