@@ -30,8 +30,8 @@ from controlplane.credentials.audit_keys import read_audit_keys
 from controlplane.credentials.files import CredentialFileError
 from controlplane.credentials.opening import Credentials, open_credentials
 from controlplane.domain.errors import StoreUnavailable
-from controlplane.outbound.webhook import HttpWebhook, SecretUnusable, read_secret
 from controlplane.services.access.api_tokens import ApiTokens
+from controlplane.services.approvals.notices import Webhook
 from controlplane.services.ids import TimeSortedIds
 from controlplane.services.store_clock import StoreClock
 from controlplane.settings import EMBEDDED, Settings
@@ -285,13 +285,20 @@ class App:
         self._tasks += [*replica.loops, probe]
         return replica
 
-    async def _webhook(self, building: AsyncExitStack) -> HttpWebhook | None:
+    async def _webhook(self, building: AsyncExitStack) -> Webhook | None:
         url, secret_file = (
             self._settings.approval_webhook_url,
             self._settings.approval_webhook_secret_file,
         )
         if not url or secret_file is None:
             return None
+        # HTTP costs 0.1 s and 10 MB: only those who have a webhook pay for it.
+        from controlplane.outbound.webhook import (  # noqa: PLC0415 - see above
+            HttpWebhook,
+            SecretUnusable,
+            read_secret,
+        )
+
         try:  # now, not at the first approval
             read_secret(secret_file)
         except SecretUnusable as unusable:
