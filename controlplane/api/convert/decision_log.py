@@ -1,10 +1,11 @@
 """Recorded decisions between the wire and the domain."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
+from controlplane.api.convert.approvals import STATES
 from controlplane.api.convert.policies import (
     EFFECTS,
     MAX_CONTEXT_BYTES,
@@ -21,11 +22,12 @@ from controlplane.api.convert.values import (
     struct_to_json,
     timestamp_to_ms,
 )
+from controlplane.domain.approvals.model import Approval
 from controlplane.domain.decisions.query import FOREVER_MS, DecisionQuery
 from controlplane.domain.decisions.records import DecisionGap, DecisionRecord, GapCause, Origin
 from controlplane.domain.decisions.why_not import WhyNot, WhyNotReason
 from controlplane.domain.errors import InvalidArgument
-from controlplane.domain.policies import Decision, Observation, Truth
+from controlplane.domain.policies import Decision, Effect, Observation, Truth
 from controlplane.services.policies.decision_replay import Explained
 from controlplane.services.policies.decision_reports import LocalDecision, Report
 from controlplane.services.policies.recorded_decisions import DecisionPage
@@ -65,10 +67,19 @@ _REASON_OF: Final = {wire: reason for reason, wire in REASONS.items()}
 _NANOSECONDS: Final = 1_000_000_000
 
 
-def record_to_proto(record: DecisionRecord) -> pb.RecordedDecision:
+ApprovalOf = Callable[[str], Approval | None]
+"""Returns the approval that a decision opened, by its id; None: it opened none, or that is gone."""
+
+
+def record_to_proto(record: DecisionRecord, approval_of: ApprovalOf) -> pb.RecordedDecision:
     """Return a recorded decision as a message."""
     decision = decision_to_proto(record.decision)
     decision.decision_id = record.decision_id
+    if record.decision.effect is Effect.REQUIRE_APPROVAL:
+        approval = approval_of(record.decision_id)
+        if approval is not None:
+            decision.approval_id = approval.approval_id
+            decision.approval_state = STATES.to_wire(approval.state)
     return pb.RecordedDecision(
         decision=decision,
         agent_id=record.agent_id,
@@ -89,25 +100,25 @@ def record_to_proto(record: DecisionRecord) -> pb.RecordedDecision:
     )
 
 
-def page_to_proto(page: DecisionPage) -> pb.QueryDecisionsResponse:
+def page_to_proto(page: DecisionPage, approval_of: ApprovalOf) -> pb.QueryDecisionsResponse:
     """Return a page of the log as a message, without its token."""
     return pb.QueryDecisionsResponse(
         entries=[
             pb.DecisionEntry(gap=_gap_to_proto(entry))
             if isinstance(entry, DecisionGap)
-            else pb.DecisionEntry(decision=record_to_proto(entry))
+            else pb.DecisionEntry(decision=record_to_proto(entry, approval_of))
             for entry in page.entries
         ],
         scanned=page.scanned,
     )
 
 
-def explained_to_proto(explained: Explained) -> pb.ExplainDecisionResponse:
+def explained_to_proto(explained: Explained, approval_of: ApprovalOf) -> pb.ExplainDecisionResponse:
     """Return an explanation as a message."""
     replayed = decision_to_proto(explained.replayed)
     replayed.decision_id = explained.recorded.decision_id
     response = pb.ExplainDecisionResponse(
-        recorded=record_to_proto(explained.recorded),
+        recorded=record_to_proto(explained.recorded, approval_of),
         replayed=replayed,
         explained_by=pb.EXPLAINED_BY_RECORDED_REVISION
         if explained.by_recorded_revision

@@ -7,6 +7,7 @@ import grpc
 
 from controlplane.api.context import current_caller
 from controlplane.api.convert.decision_log import (
+    ApprovalOf,
     explained_to_proto,
     page_to_proto,
     query_from_proto,
@@ -19,6 +20,7 @@ from controlplane.domain.identity import namespace_of
 from controlplane.services.policies.decision_replay import DecisionReplay
 from controlplane.services.policies.decision_reports import DecisionReports
 from controlplane.services.policies.recorded_decisions import RecordedDecisions
+from controlplane.services.read_model import ReadModel
 from fleetplane.v1 import decision_service_pb2 as pb
 from fleetplane.v1 import decision_service_pb2_grpc as pb_grpc
 
@@ -32,6 +34,7 @@ class DecisionUseCases:
     recorded: RecordedDecisions
     replay: DecisionReplay
     reports: DecisionReports
+    read_model: ReadModel
 
 
 class DecisionService(pb_grpc.DecisionServiceServicer):
@@ -44,10 +47,13 @@ class DecisionService(pb_grpc.DecisionServiceServicer):
     async def GetDecision(
         self, request: pb.GetDecisionRequest, context: Context
     ) -> pb.GetDecisionResponse:
+        namespace = namespace_of(request.namespace)
         record = await self._decisions.recorded.get(
-            namespace_of(request.namespace), required(request.decision_id, "decision_id")
+            namespace, required(request.decision_id, "decision_id")
         )
-        return pb.GetDecisionResponse(decision=record_to_proto(record))
+        return pb.GetDecisionResponse(
+            decision=record_to_proto(record, self._approval_of(namespace))
+        )
 
     async def QueryDecisions(
         self, request: pb.QueryDecisionsRequest, context: Context
@@ -58,7 +64,7 @@ class DecisionService(pb_grpc.DecisionServiceServicer):
         page = await self._decisions.recorded.query(
             namespace, query_from_proto(request), cursor=cursor, limit=limit
         )
-        response = page_to_proto(page)
+        response = page_to_proto(page, self._approval_of(namespace))
         if page.next_cursor:
             response.next_page_token = self._tokens.encode(namespace, digest, page.next_cursor)
         return response
@@ -66,12 +72,13 @@ class DecisionService(pb_grpc.DecisionServiceServicer):
     async def ExplainDecision(
         self, request: pb.ExplainDecisionRequest, context: Context
     ) -> pb.ExplainDecisionResponse:
+        namespace = namespace_of(request.namespace)
         explained = await self._decisions.replay.explain(
-            namespace_of(request.namespace),
+            namespace,
             required(request.decision_id, "decision_id"),
             why_not_policy_id=request.why_not_policy_id,
         )
-        return explained_to_proto(explained)
+        return explained_to_proto(explained, self._approval_of(namespace))
 
     async def RecordDecisions(
         self, request: pb.RecordDecisionsRequest, context: Context
@@ -82,3 +89,6 @@ class DecisionService(pb_grpc.DecisionServiceServicer):
             caller=current_caller().name,
         )
         return pb.RecordDecisionsResponse(recorded=recorded)
+
+    def _approval_of(self, namespace: str) -> ApprovalOf:
+        return self._decisions.read_model.view(namespace).governance.approval_of
