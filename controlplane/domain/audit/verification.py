@@ -193,9 +193,9 @@ class Verification:
 
     def _entry_problem(self, seal: Seal, entries: Sequence[StoredEntry]) -> Problem | None:
         first = max(seal.first, self.verified_through + 1)
-        for entry in entries:
-            if not first <= entry.sequence <= seal.last:
-                return _stray(entry.sequence, seal)
+        for given in entries:
+            if not first <= given.sequence <= seal.last:
+                return _stray(given.sequence, seal)
         for sequence, entry in _paired(entries, first, seal.last):
             leaf = seal.leaf(sequence)
             if leaf == NO_LEAF:
