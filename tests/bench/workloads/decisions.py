@@ -46,7 +46,8 @@ def policy_conditions(number: int) -> dict[str, str]:
 
 
 def policy_effect(number: int) -> Effect:
-    return Effect.REQUIRE_APPROVAL if number % 3 == 0 else Effect.DENY
+    """Return what is cheap to answer: what approvals cost is measured by themselves."""
+    return Effect.ALLOW if number % 3 == 0 else Effect.DENY
 
 
 async def run(plan: Plan) -> list[Row]:
