@@ -97,3 +97,15 @@ def test_every_reason_of_an_error_is_in_the_manual() -> None:
     ]
     missing = [name for name in names if name != "UNSPECIFIED" and f"`{name}`" not in page]
     assert not missing
+
+
+def test_the_daemon_starts_without_what_only_some_use() -> None:
+    """Webhooks need httpx, comparisons of evaluations scipy; both cost time and memory."""
+    script = (
+        "import sys, controlplane.app, fleetplane\n"
+        "print(*{'httpx', 'scipy', 'numpy', 'yaml', 'typer'} & set(sys.modules))"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert outcome.stdout.split() == []
