@@ -127,6 +127,8 @@ class AuditWorld:
 
 
 class MemoryAuditWorld(AuditWorld):
+    clock: FakeClock
+
     def __init__(self) -> None:
         clock = FakeClock()
         self.store = MemoryStore(clock)
