@@ -36,6 +36,9 @@ BOOKMARK_SECONDS: Final = 15.0
 PART_BYTES: Final = 512 * 1024
 """Policies of one message, counted as JSON: a peer accepts 4 MiB, and one policy takes 300 KiB."""
 
+PART_POLICIES: Final = 200
+"""Policies of one message: putting them into it takes 10 ms, and others wait that long."""
+
 PART_AGENTS: Final = 20
 """Agents of one message: the facts of one take 100 KiB at most."""
 
@@ -140,6 +143,7 @@ class PolicyWatches:
                     yield self._event(view, bookmark=True)
                     continue
                 touched = None if topics & shared else [own[topic] for topic in topics]
+                await _counted(view)
                 for event in self._rendered(view, watch.changes(view, touched)):
                     yield event
 
@@ -150,9 +154,7 @@ class PolicyWatches:
             with self._hub.subscribe((namespace_topic(namespace),)) as news:
                 while _behind(view := self._read_model.view(namespace), held):
                     await news.wait()
-        for rules in (view.policy_set, view.staged_set):
-            for _ in rules.count_digests() if rules is not None else ():
-                await asyncio.sleep(0)  # the first watcher of many policies must not hold up others
+        await _counted(view)
         return self._read_model.view(namespace)
 
     def _rendered(
@@ -260,7 +262,7 @@ def _chunks(policies: Sequence[PublishedPolicy]) -> Iterator[tuple[PublishedPoli
     chunk: list[PublishedPolicy] = []
     size = 0
     for one in policies:
-        if chunk and size + one.size > PART_BYTES:
+        if chunk and (size + one.size > PART_BYTES or len(chunk) == PART_POLICIES):
             yield tuple(chunk)
             chunk, size = [], 0
         chunk.append(one)
@@ -272,6 +274,13 @@ def _chunks(policies: Sequence[PublishedPolicy]) -> Iterator[tuple[PublishedPoli
 def _behind(view: NamespaceView, held: Position) -> bool:
     position = view.position
     return position.epoch == held.epoch and position.revision < held.revision
+
+
+async def _counted(view: NamespaceView) -> None:
+    """Count the digests of what decides, with pauses: many policies must not hold up others."""
+    for rules in (view.policy_set, view.staged_set):
+        for _ in rules.count_digests() if rules is not None else ():
+            await asyncio.sleep(0)
 
 
 async def _next_topics(news: Subscription, seconds: float) -> set[str] | None:

@@ -8,6 +8,7 @@ from controlplane.domain.errors import RevisionNotFound
 from controlplane.domain.policies import OnError, PolicySet, digest_of, policy_digest, set_digest
 from controlplane.domain.policy_sets.history import (
     HISTORY,
+    HISTORY_KEPT,
     PolicyChange,
     PolicyDifference,
     PolicySnapshot,
@@ -93,7 +94,7 @@ class Revisions:
         """Return the set as it was at a revision: 0 or the live one is that of now.
 
         Raises:
-            RevisionNotFound: it is in the future, or the history does not reach back so far.
+            RevisionNotFound: it is in the future, or the history was trimmed since.
         """
         view = await self._read_model.at_least(namespace, min_revision)
         present, live = snapshot_of(view), view.policy_set.revision
@@ -107,11 +108,12 @@ class Revisions:
                 made = change
                 break
             later.append(change)
-        if made is None and (later or wanted < live):
+        whole = 0 < len(later) < HISTORY_KEPT  # nothing was trimmed: what was before is known too
+        if made is None and not whole and (later or wanted < live):
             raise RevisionNotFound("policies", revision)
         snapshot = rebuilt(present, later, wanted)
         return SetAtRevision(
-            revision=live if made is None else made.revision,
+            revision=_made_at(made, wanted if whole else live),
             snapshot=snapshot,
             digest=await asyncio.to_thread(digest_of, tuple(snapshot.policies.values())),
             change=made,
@@ -171,6 +173,10 @@ class Revisions:
             if len(entries) < ENTRIES_AT_ONCE:
                 return
             before = entries[-1].revision
+
+
+def _made_at(made: PolicyChange | None, otherwise: int) -> int:
+    return otherwise if made is None else made.revision
 
 
 def tests_of(view: NamespaceView) -> PolicyTests:

@@ -1,28 +1,36 @@
 """Where changes of policies meet one another, time, and what was not recorded."""
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from controlplane.api.convert.policy_sets import activated_to_proto, created_to_proto
+from controlplane.api.convert.policy_watch import policy_event_to_proto
 from controlplane.api.server import MEBIBYTE
+from controlplane.domain.errors import RevisionNotFound
 from controlplane.domain.policies import Effect, Policy
 from controlplane.domain.policy_sets.candidates import StageKind
+from controlplane.domain.policy_sets.history import HISTORY_KEPT
 from controlplane.domain.policy_sets.refusals import (
     PolicyCandidateNotFound,
     PolicyTestsFailed,
     TooManyFlips,
 )
 from controlplane.domain.policy_sets.tests import PolicyTest, TestAgent
+from controlplane.domain.policy_settings import PolicySettings
 from controlplane.services.policies.activations import Activation
 from controlplane.services.policies.candidates import CandidateDraft
 from controlplane.services.policies.policy_tests import TestsChange
+from controlplane.services.policies.policy_watch import PART_POLICIES
+from controlplane.services.policies.settings import PolicySettingsKeeper, SettingsChange
 from controlplane.services.policies.shadow import Shadow
 from controlplane.services.policies.simulation import BATCHES_LOOKED_AT, Sample
 from tests.fakes.plane import CALLER, NS
 from tests.fakes.policy_changes import ChangingPlane, record_of
+from tests.fakes.policy_world import Follower, PolicyWorld
 
 READS = Policy(policy_id="reads", action=Effect.DENY, conditions={"action": "read"})
 WRITES = Policy(policy_id="writes", action=Effect.DENY, conditions={"action": "write"})
@@ -223,4 +231,66 @@ async def test_many_policies_of_then_do_not_hold_up_the_loop() -> None:
     await plane.revisions.rules_at(NS, live, candidate.candidate_id)
     busy = False
     await watching
+    assert longest < 0.05
+
+
+async def test_the_first_change_of_all_can_be_taken_back() -> None:
+    plane = ChangingPlane()
+    candidate = await plane.candidate(READS, tests=(replace(READS_ARE_FREE, effect=Effect.DENY),))
+    await plane.activate(candidate.candidate_id)
+    before = plane.read_model.view(NS).policy_set.revision - 1
+    done = await plane.rollback(before)
+    assert [(one.policy_id, one.after) for one in done.changes] == [("reads", None)]
+    view = plane.read_model.view(NS)
+    assert not view.policies
+    (newest,) = (await plane.revisions.page(NS, before=None, limit=1)).revisions
+    assert newest.change.restored_from == before
+    again = await plane.revisions.at(NS, before)
+    assert not again.snapshot.policies
+    assert not again.snapshot.tests
+
+
+async def test_what_was_before_a_trimmed_history_is_not_known() -> None:
+    plane = ChangingPlane()
+    first = await plane.create(READS)
+    settings = PolicySettingsKeeper(plane.ledger, plane.read_model)
+    for number in range(HISTORY_KEPT):
+        effect = Effect.DENY if number % 2 else Effect.ALLOW
+        change = SettingsChange(
+            settings=PolicySettings(default_effect=effect), fields=("default_effect",)
+        )
+        await settings.update(NS, change, caller=CALLER)
+    await plane.follow()
+    with pytest.raises(RevisionNotFound):
+        await plane.revisions.at(NS, first)
+    assert (await plane.revisions.at(NS, first + 1)).change is not None
+
+
+async def test_a_watcher_of_many_policies_holds_up_nobody() -> None:
+    world = PolicyWorld()
+    world.register("a")
+    follower = Follower(world, ["a"])
+    follower.open()
+    await follower.step()
+    many = [replace(READS, policy_id=f"p{n}") for n in range(1000)]
+    world.put(*many)
+    longest = 0.0
+    parts = 0
+    while True:
+        step = follower.stream.__anext__()
+        while True:  # by hand: how long each stretch without a pause takes
+            began = time.perf_counter()
+            try:
+                step.send(None)
+            except StopIteration as done:
+                event = done.value
+                policy_event_to_proto(event)
+                break
+            finally:
+                longest = max(longest, time.perf_counter() - began)
+            await asyncio.sleep(0)
+        parts += event.part is not None
+        if event.complete:
+            break
+    assert parts == 1000 // PART_POLICIES
     assert longest < 0.05

@@ -112,12 +112,11 @@ async def test_the_set_at_a_revision_is_the_one_of_then() -> None:
     assert set(now.snapshot.policies) == {"allow"}
 
 
-async def test_a_revision_before_the_history_is_not_found() -> None:
+async def test_before_the_first_change_there_was_nothing_and_the_future_is_not_found() -> None:
     plane = Changed()
     await plane.register()
     await plane.create(DENY)
-    with pytest.raises(RevisionNotFound):
-        await plane.revisions.at(NS, 1)
+    assert not (await plane.revisions.at(NS, 1)).snapshot.policies
     with pytest.raises(RevisionNotFound):
         await plane.revisions.at(NS, 1_000)
 
