@@ -93,7 +93,7 @@ async def decisions(
         if follow:
             await _follow(client, call.output, wanted, found)
         elif not found:
-            note("No decision is recorded that is meant.")
+            note("No such decision is recorded.")
 
 
 @command(

@@ -97,6 +97,11 @@ def report_text(report: pb.ReplayReport) -> str:
                 else ""
             ),
             "flips": f"{report.flips:,}{_share(report)}",
+            "may flip": (
+                f"{report.undecidable:,} that hang on masked values of changed policies"
+                if report.undecidable
+                else ""
+            ),
             "live already": (
                 f"{report.agreed_by_live:,} of them are answered like that by today's policies"
                 if report.agreed_by_live

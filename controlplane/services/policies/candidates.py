@@ -348,7 +348,8 @@ def _warnings(rules: PolicySet, changed: set[str]) -> tuple[str, ...]:
 
 
 def _is_staged(candidate_id: str) -> InvalidTransition:
-    return InvalidTransition(f"candidate {candidate_id!r}", current="STAGED", wanted="DELETED")
+    what = f"candidate {candidate_id!r} (stop its stage first)"
+    return InvalidTransition(what, current="STAGED", wanted="DELETED")
 
 
 def _audit(
