@@ -69,7 +69,7 @@ class PolicyParts:
         self.history = DecisionHistory(log)
         self.revisions = Revisions(ledger, read_model)
         self._shadow = Shadow(read_model)
-        self.recorder.subscribe(self._shadow.listen)
+        self.recorder.subscribe(self._shadow.listen, wanted=self._shadow.wants)
         self._comparison = ShadowComparison(self._shadow, clock)
         self._flusher = DecisionFlusher(
             self.recorder,

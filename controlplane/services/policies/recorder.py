@@ -50,6 +50,10 @@ Listener = Callable[[str, Sequence[DecisionRecord]], None]
 may be kept or shown. Called between other work, so it must be quick; what it raises is logged."""
 
 
+def _always(_namespace: str) -> bool:
+    return True
+
+
 class SynchronousBatch(NamedTuple):
     """A batch that calls wait for."""
 
@@ -77,17 +81,24 @@ class Recorder:
         self.synchronous = asyncio.Event()
         """Set when a call waits for its record."""
         self._sequence = count(1)
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, Callable[[str], bool]]] = []
 
     @property
     def lost(self) -> int:
         """Decisions that were not recorded since the process began, whatever the cause."""
         return self.bounds.lost
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have `listener` told of every recorded decision; returns what ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+    def subscribe(
+        self, listener: Listener, *, wanted: Callable[[str], bool] = _always
+    ) -> Callable[[], None]:
+        """Have `listener` told of every recorded decision; returns what ends that.
+
+        It hears of namespaces that are `wanted` only, which is asked per batch: a record for
+        somebody who does not look at it costs as much as the decision.
+        """
+        listening = listener, wanted
+        self._listeners.append(listening)
+        return lambda: self._listeners.remove(listening)
 
     def record(
         self,
@@ -196,33 +207,43 @@ class Recorder:
     def _packed(self, namespace: str, chunk: Sequence[Taken], source: str) -> DecisionBatch:
         builder = ColumnsBuilder(Origin.SERVER)
         _add(builder, chunk)
-        if self._listeners:
-            self._tell(namespace, chunk)
+        listeners = [one for one, wanted in self._listeners if _wants(wanted, namespace)]
+        if listeners:
+            _tell(listeners, namespace, chunk)
         return builder.batch(source, next(self._sequence))
 
-    def _tell(self, namespace: str, chunk: Sequence[Taken]) -> None:
-        records = [
-            DecisionRecord(
-                decision_id=answered.decision_id,
-                at_ms=answered.request.now_ms,
-                action=answered.request.action,
-                decision=answered.decision,
-                tool=answered.request.tool,
-                session_id=answered.session_id,
-                claims=answered.request.claims,
-                facts=answered.request.facts,
-                caller=taken.caller,
-                latency_ns=taken.latency_ns,
-                sample_rate=taken.sample_rate,
-            )
-            for taken in chunk
-            for answered in taken.answers
-        ]
-        for listener in tuple(self._listeners):
-            try:
-                listener(namespace, records)
-            except Exception:  # noqa: BLE001 - the record must not depend on who listens
-                _log.exception("a listener to decisions failed")
+
+def _wants(wanted: Callable[[str], bool], namespace: str) -> bool:
+    try:
+        return wanted(namespace)
+    except Exception:  # noqa: BLE001 - the record must not depend on who listens
+        _log.exception("a listener to decisions failed")
+        return False
+
+
+def _tell(listeners: Sequence[Listener], namespace: str, chunk: Sequence[Taken]) -> None:
+    records = [
+        DecisionRecord(
+            decision_id=answered.decision_id,
+            at_ms=answered.request.now_ms,
+            action=answered.request.action,
+            decision=answered.decision,
+            tool=answered.request.tool,
+            session_id=answered.session_id,
+            claims=answered.request.claims,
+            facts=answered.request.facts,
+            caller=taken.caller,
+            latency_ns=taken.latency_ns,
+            sample_rate=taken.sample_rate,
+        )
+        for taken in chunk
+        for answered in taken.answers
+    ]
+    for listener in listeners:
+        try:
+            listener(namespace, records)
+        except Exception:  # noqa: BLE001 - the record must not depend on who listens
+            _log.exception("a listener to decisions failed")
 
 
 def _add(builder: ColumnsBuilder, chunk: Sequence[Taken]) -> None:

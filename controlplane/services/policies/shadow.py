@@ -56,6 +56,10 @@ class Shadow:
         self.heard = asyncio.Event()
         """Set while something waits."""
 
+    def wants(self, namespace: str) -> bool:
+        """Whether decisions of a namespace are compared now."""
+        return _shadow_of(self._read_model.view(namespace)) is not None
+
     def listen(self, namespace: str, records: Sequence[DecisionRecord]) -> None:
         """Take decisions that were recorded; see `recorder.Listener`."""
         stage = _shadow_of(self._read_model.view(namespace))

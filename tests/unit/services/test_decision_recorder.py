@@ -1,7 +1,6 @@
 """Decisions on their way to the log: what is recorded, what is lost, and that it is told."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
@@ -329,6 +328,30 @@ class TestListeners:
         assert [record.decision_id for record in heard] == [one.decision_id for one in made]
         assert heard[0].claims == {"environment": "production"}
 
+    async def test_they_hear_only_of_namespaces_that_they_want(self):
+        world = await DecisionWorld().start()
+        heard: list[DecisionRecord] = []
+        wanted: set[str] = set()
+        world.recorder.subscribe(
+            lambda _, records: heard.extend(records), wanted=lambda name: name in wanted
+        )
+        world.asks()
+        await world.flush()
+        assert heard == []
+        wanted.add(NS)
+        made = world.asks()
+        await world.flush()
+
+        assert [record.decision_id for record in heard] == [made.decision_id]
+
+    async def test_one_that_cannot_say_what_it_wants_harms_nobody(self):
+        world = await DecisionWorld().start()
+        world.recorder.subscribe(_fail, wanted=_fail)
+        world.asks()
+        await world.flush()
+
+        assert len(await world.records()) == 1
+
     async def test_one_that_fails_harms_nobody(self):
         world = await DecisionWorld().start()
         heard: list[DecisionRecord] = []
@@ -344,7 +367,7 @@ class TestListeners:
         assert len(await world.records()) == 2
 
 
-def _fail(_namespace: str, _records: Sequence[DecisionRecord]) -> None:
+def _fail(*_: object) -> bool:
     raise ZeroDivisionError
 
 
