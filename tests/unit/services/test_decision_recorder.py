@@ -1,6 +1,7 @@
 """Decisions on their way to the log: what is recorded, what is lost, and that it is told."""
 
 import asyncio
+from typing import Never
 
 import pytest
 
@@ -367,7 +368,7 @@ class TestListeners:
         assert len(await world.records()) == 2
 
 
-def _fail(*_: object) -> bool:
+def _fail(*_: object) -> Never:
     raise ZeroDivisionError
 
 
