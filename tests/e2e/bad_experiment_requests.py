@@ -274,6 +274,12 @@ def _questions() -> Iterator[Row]:
         lambda w: pb.AssignVariantRequest(namespace=w.namespace, key="running", unit="u" * 257),
     )
     yield wrong(
+        "WatchExperiments",
+        "a malformed namespace",
+        "namespace",
+        lambda _: pb.WatchExperimentsRequest(namespace="No Such"),
+    )
+    yield wrong(
         "AnalyzeExperiment",
         "a phase to come",
         "phase",
