@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,16 +55,31 @@ ENUMS = {
 
 
 def test_all_is_sorted_and_complete() -> None:
+    """For type checkers it imports what it gives away; programs import it at its first use."""
     tree = ast.parse(Path(fleetplane.__file__).read_text())
-    imported = {
-        alias.asname or alias.name
+    (for_checkers,) = (
+        node
         for node in tree.body
+        if isinstance(node, ast.If)
+        and not node.orelse
+        and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    imported = {
+        alias.asname or alias.name: node.module
+        for node in for_checkers.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert set(fleetplane.__all__) == imported
+    assert imported == fleetplane._HOME_OF
+    assert set(fleetplane.__all__) == set(imported)
     assert len(fleetplane.__all__) == len(imported)
     assert all(hasattr(fleetplane, name) for name in fleetplane.__all__)
+
+
+def test_whoever_needs_the_messages_only_does_not_import_the_rest() -> None:
+    code = "import sys, fleetplane.v1.agent_pb2; print('fleetplane._client' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert answer.stdout == b"False\n"
 
 
 def test_every_public_class_and_method_is_documented() -> None:
