@@ -43,6 +43,10 @@ def refused_access(error: FleetError, call: Globals) -> str:
             return "the certificate of an agent speaks for that agent only; show a token of yours"
         case Reason.PERMISSION_DENIED:
             return _without_role(error, call)
+        case Reason.SELF_APPROVAL:
+            return "somebody else has to decide: `fleetplane approvals show ID` says who may"
+        case Reason.NOT_ELIGIBLE:
+            return "`fleetplane approvals show ID` says who may decide now"
         case _:
             return f"{again} proves who you are"
 

@@ -34,6 +34,10 @@ __all__ = [
     "is_permitted",
 ]
 
+KEPT_FACTS: Final = 200_000
+"""Agents whose facts are kept, about 1 KiB each, removed ones included; beyond, keeping begins
+anew. Twice the largest fleet that is measured."""
+
 KEPT_NAMES: Final = 16_384
 """Names of actions and tools that are not looked at again; callers may invent any number."""
 
@@ -236,6 +240,8 @@ class Decisions:
         if remembered is not None and remembered[0] is agent:
             return remembered[1]
         facts = facts_of(namespace, agent)
+        if len(self._facts) >= KEPT_FACTS:
+            self._facts.clear()
         self._facts[key] = (agent, facts)
         return facts
 
