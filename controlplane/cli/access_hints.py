@@ -1,5 +1,6 @@
 """What helps somebody whose call was refused for who it came from, or never arrived."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from controlplane.cli.call import Globals
@@ -21,6 +22,14 @@ _NOT_CONNECTED: Final = ("failed to connect", "connections to all backends faili
 
 _ADMIN: Final = "an admin gives one with"
 
+_PLAIN: Final[Mapping[str, str]] = {
+    Reason.FOREIGN_AGENT: "the certificate of an agent speaks for that agent only; show a token of "
+    "yours",
+    Reason.SELF_APPROVAL: "somebody else has to decide: `fleetplane approvals show ID` says who may",
+    Reason.NOT_ELIGIBLE: "`fleetplane approvals show ID` says who may decide now",
+}
+"""What helps whatever the call was."""
+
 
 def refused_access(error: FleetError, call: Globals) -> str:
     """Return the command that helps against UNAUTHENTICATED or PERMISSION_DENIED.
@@ -39,16 +48,10 @@ def refused_access(error: FleetError, call: Globals) -> str:
         case Reason.AGENT_BANNED:
             name = printable(error.metadata.get("agent_name", "NAME"))
             return f"`fleetplane auth unban {name}` lets it in again, if you are an admin"
-        case Reason.FOREIGN_AGENT:
-            return "the certificate of an agent speaks for that agent only; show a token of yours"
         case Reason.PERMISSION_DENIED:
             return _without_role(error, call)
-        case Reason.SELF_APPROVAL:
-            return "somebody else has to decide: `fleetplane approvals show ID` says who may"
-        case Reason.NOT_ELIGIBLE:
-            return "`fleetplane approvals show ID` says who may decide now"
         case _:
-            return f"{again} proves who you are"
+            return _PLAIN.get(error.reason, f"{again} proves who you are")
 
 
 def _without_role(error: FleetError, call: Globals) -> str:
