@@ -25,7 +25,7 @@ _ADMIN: Final = "an admin gives one with"
 _PLAIN: Final[Mapping[str, str]] = {
     Reason.FOREIGN_AGENT: "the certificate of an agent speaks for that agent only; show a token of "
     "yours",
-    Reason.SELF_APPROVAL: "somebody else has to decide: `fleetplane approvals show ID` says who may",
+    Reason.SELF_APPROVAL: "somebody else decides: `fleetplane approvals show ID` says who may",
     Reason.NOT_ELIGIBLE: "`fleetplane approvals show ID` says who may decide now",
 }
 """What helps whatever the call was."""
