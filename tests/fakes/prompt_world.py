@@ -16,11 +16,12 @@ from controlplane.services.ports import Collection
 from controlplane.services.prompts.evaluations import Evaluations, Run
 from controlplane.services.prompts.labels import Move, Moved, PromptLabels
 from controlplane.services.prompts.pins import PromptPins
-from controlplane.services.prompts.ports import NoExperiments, PromptExperiments
+from controlplane.services.prompts.ports import PromptExperiments
 from controlplane.services.prompts.prompts import Prompts, Written
 from controlplane.services.prompts.resolution import PromptResolution, Question, Resolved
 from controlplane.services.prompts.watch import PromptWatch
 from controlplane.services.read_model import NamespaceView
+from tests.fakes.no_experiments import NoExperiments
 from tests.fakes.plane import NS, Plane
 
 ADA = Caller(name="ada")

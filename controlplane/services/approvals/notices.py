@@ -81,11 +81,15 @@ class ApprovalNotices:
         due, reminders = self._due(view)
         if not due and not reminders:
             self._looked[namespace] = (*_versions(view), self._clock.store_ms())
-        told = await asyncio.gather(
+        outcomes = await asyncio.gather(
             *(self._tell(view, *item) for item in due[:AT_ONCE]),
             *(self._remind(view, *item) for item in reminders[:AT_ONCE]),
+            return_exceptions=True,  # nothing goes on unowned when one of them fails
         )
-        return sum(told)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return sum(outcome is True for outcome in outcomes)
 
     def _is_quiet(self, view: NamespaceView) -> bool:
         """Return whether nothing has changed since nothing was due, a short while ago."""

@@ -6,7 +6,7 @@ fastest level where that pays: it halves the claims of real agents, and ids shri
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -225,11 +225,6 @@ def record_of(columns: Columns, row: int) -> DecisionRecord:
         sample_rate=columns.sample_rate.get(row, 1.0),
         masked_paths=columns.masked_paths.get(row, ()),
     )
-
-
-def records_of(columns: Columns) -> Iterator[DecisionRecord]:
-    """Return every row as a record, in the order in which they were made."""
-    return (record_of(columns, row) for row in range(len(columns.decision_id)))
 
 
 def _unexplained(decision: Decision) -> Decision:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from controlplane.domain.policy_settings import DecisionLogRule, DecisionLogSettings, Durability
+from controlplane.domain.policy_settings import DecisionLogRule, DecisionLogSettings
 from fleetplane_policy.attributes import DEFAULT_DELIMITERS
 from fleetplane_policy.globs import compile_glob
 
@@ -38,11 +38,6 @@ class DurabilityRules:
                 self._known.clear()
             self._known[action] = known
         return known
-
-
-def is_sync(rule: DecisionLogRule) -> bool:
-    """Return whether the answer waits for the record."""
-    return rule.durability is Durability.SYNC
 
 
 def _globs(patterns: Sequence[str]) -> Callable[[str], bool]:

@@ -55,24 +55,3 @@ class PromptExperiments(Protocol):
 
     async def exposed(self, namespace: str, use: PromptUse) -> bool:
         """Record that a unit has seen a variant; return whether there was anything to record."""
-
-
-class NoExperiments:
-    """Where nobody runs any."""
-
-    def is_active(self, view: NamespaceView, prompt: str) -> bool:
-        """Return False."""
-        del view, prompt
-        return False
-
-    def assign(
-        self, view: NamespaceView, prompt: str, *, agent_name: str, unit: str
-    ) -> PromptVariant | None:
-        """Return None."""
-        del view, prompt, agent_name, unit
-        return None
-
-    async def exposed(self, namespace: str, use: PromptUse) -> bool:
-        """Record nothing."""
-        del namespace, use
-        return False

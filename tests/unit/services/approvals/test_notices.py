@@ -14,8 +14,10 @@ from controlplane.domain.approvals.model import (
     Requirement,
     Stage,
 )
+from controlplane.domain.errors import StoreUnavailable
 from controlplane.services.approvals.notices import ApprovalNotices, WebhookRefused
 from controlplane.services.ports import AuditEntry, Collection, Delete, Put, Step, Transaction
+from tests.fakes.faulty_store import FaultyLedger
 from tests.fakes.plane import NS, Plane
 
 APPROVAL = Approval(
@@ -172,3 +174,22 @@ async def test_a_namespace_in_which_nothing_happens_is_not_looked_through(world:
 
     looks.table = refuse  # type: ignore[method-assign, assignment]  # counts what is read
     assert await world.notices.tick(NS) == 0
+
+
+async def test_a_store_that_is_away_leaves_nothing_running_behind(world: World) -> None:
+    other = replace(APPROVAL, approval_id="apr-2")
+    await world.write(Put(Collection.APPROVALS, other.approval_id, other))
+    faulty = FaultyLedger(world.plane.ledger)
+    notices = ApprovalNotices(
+        faulty, world.plane.read_model, world.plane.clock, world.receiver, lambda *_: {}
+    )
+    faulty.fail_next()
+    world.receiver.hold = asyncio.Event()
+    tick = asyncio.create_task(notices.tick(NS))
+    async with asyncio.timeout(5):
+        await world.receiver.arrived.wait()  # one has failed, the other is being told
+        assert not tick.done()
+        world.receiver.hold.set()
+        with pytest.raises(StoreUnavailable):
+            await tick
+    assert len(world.receiver.messages) == 1

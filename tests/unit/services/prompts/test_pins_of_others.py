@@ -1,9 +1,10 @@
 """What another replica was faster with is told as it was: version, variant, phase and reason."""
 
 from controlplane.domain.prompts.model import PromptReason
-from controlplane.services.prompts.ports import NoExperiments, PromptUse, PromptVariant
+from controlplane.services.prompts.ports import PromptUse, PromptVariant
 from controlplane.services.prompts.resolution import Question
 from controlplane.services.read_model import NamespaceView
+from tests.fakes.no_experiments import NoExperiments
 from tests.fakes.plane import NS
 from tests.fakes.prompt_world import ADA, PROMPT, PromptWorld
 

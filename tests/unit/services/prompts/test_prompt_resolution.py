@@ -12,11 +12,12 @@ from controlplane.domain.prompts.refusals import (
     PromptVersionNotFound,
 )
 from controlplane.services.ports import Collection
-from controlplane.services.prompts.ports import NoExperiments, PromptUse, PromptVariant
+from controlplane.services.prompts.ports import PromptUse, PromptVariant
 from controlplane.services.prompts.resolution import Question
 from controlplane.services.read_model import NamespaceView
 from controlplane.tasks.prompt_pin_sweeper import PromptPinSweeper
 from tests.fakes.faulty_store import FaultyLedger
+from tests.fakes.no_experiments import NoExperiments
 from tests.fakes.plane import NS, Plane
 from tests.fakes.prompt_world import ADA, PIN_MS, PROMPT, PromptWorld
 
